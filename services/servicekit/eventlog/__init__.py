@@ -1,0 +1,1 @@
+"""The event log: a port, its adapters and the consumer loop."""

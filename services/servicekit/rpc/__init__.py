@@ -1,0 +1,1 @@
+"""gRPC, both sides: one server bootstrap, one kind of channel."""
