@@ -1,0 +1,147 @@
+"""What happens around every call that a server answers: request id, deadline, errors, metrics; once, in one wrapper."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from prometheus_client import Counter
+
+from servicekit import metrics
+from servicekit.deadline import begin_deadline
+from servicekit.errors import DeadlineExceededError, InternalError, ServiceError
+from servicekit.logs import get_logger
+from servicekit.request_id import METADATA_KEY, begin_request
+from servicekit.rpc.errors import details_of, status_of, trailers_of
+
+# Kept back from the caller's deadline, so that the answer who was late still reaches it.
+MARGIN_S = 0.005
+# With less than this left nothing useful can be done.
+LEAST_S = 0.002
+
+_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any]"]]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps each method's handler once and keeps it, so that a call pays for one dictionary look-up."""
+
+    def __init__(self) -> None:
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(  # type: ignore[override]  # the stubs describe no unknown method
+        self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """Give the wrapped handler of the method that is called."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            wrapped = self._wrapped[method] = _wrap(method, handler)
+        return wrapped
+
+
+def _wrap(method: str, handler: "grpc.RpcMethodHandler[Any, Any]") -> "grpc.RpcMethodHandler[Any, Any]":
+    call = _Call(method)
+    inner: Any = handler
+    if handler.response_streaming:
+        behaviour: Any = call.streaming(inner.stream_stream if handler.request_streaming else inner.unary_stream)
+        make: Any = (
+            grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+        )
+    else:
+        behaviour = call.unary(inner.stream_unary if handler.request_streaming else inner.unary_unary)
+        make = (
+            grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+        )
+    wrapped: grpc.RpcMethodHandler[Any, Any] = make(
+        behaviour, handler.request_deserializer, handler.response_serializer
+    )
+    return wrapped
+
+
+class _Call:
+    """The wrapper of one method, with its metrics looked up beforehand."""
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self._service, _, self._name = method.removeprefix("/").partition("/")
+        self._latency = metrics.GRPC_SERVER_LATENCY.labels(self._service, self._name)
+        self._counters: dict[grpc.StatusCode, Counter] = {}
+        self._answered = metrics.GRPC_SERVER_REQUESTS.labels(self._service, self._name, "OK")
+        self._log = get_logger(__name__)
+
+    def unary(self, handle: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def answer(request: Any, context: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                _begin(context)
+                response = await handle(request, context)
+            except (Exception, asyncio.CancelledError) as error:
+                self._latency.observe(time.perf_counter() - started)
+                await self._fail(error, context)
+                raise
+            self._latency.observe(time.perf_counter() - started)
+            self._answered.inc()
+            return response
+
+        return answer
+
+    def streaming(self, handle: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
+        async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
+            started = time.perf_counter()
+            try:
+                _begin(context)
+                async for response in handle(request, context):
+                    yield response
+            except (Exception, asyncio.CancelledError) as error:
+                self._latency.observe(time.perf_counter() - started)
+                await self._fail(error, context)
+                raise
+            self._latency.observe(time.perf_counter() - started)
+            self._answered.inc()
+
+        return answer
+
+    async def _fail(self, error: BaseException, context: Any) -> None:
+        """Count the failure and abort the call with it; returns only for those that gRPC ends itself."""
+        if isinstance(error, asyncio.CancelledError):
+            self._count(grpc.StatusCode.CANCELLED)
+            return
+        if isinstance(error, grpc.aio.AbortError):
+            self._count(grpc.StatusCode.UNKNOWN)
+            return
+        if isinstance(error, ServiceError):
+            told = error
+            if isinstance(error, InternalError):
+                self._log.error("call failed", method=self._method, error=error.message, exc_info=error)
+        else:
+            told = InternalError(f"{self._method} failed; its logs say why")
+            self._log.error("call failed unexpectedly", method=self._method, exc_info=error)
+        status = status_of(told)
+        self._count(status)
+        await context.abort(status, details_of(told), trailers_of(told))
+
+    def _count(self, status: grpc.StatusCode) -> None:
+        counter = self._counters.get(status)
+        if counter is None:
+            counter = metrics.GRPC_SERVER_REQUESTS.labels(self._service, self._name, status.name)
+            self._counters[status] = counter
+        counter.inc()
+
+
+def _begin(context: Any) -> None:
+    """Set the request id and the deadline of the task, which gRPC makes anew for each call."""
+    request_id = ""
+    for key, value in context.invocation_metadata():
+        if key == METADATA_KEY:
+            request_id = value
+    begin_request(request_id)
+    left = context.time_remaining()
+    if left is not None:
+        if left - MARGIN_S < LEAST_S:
+            raise DeadlineExceededError(f"the call arrived with {left * 1000:.1f} ms left, too little to begin")
+        begin_deadline(left - MARGIN_S)
