@@ -8,10 +8,10 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from servicekit.logs import get_logger
-from servicekit.rpc.calls import CallInterceptor
+from servicekit.rpc.calls import HandlerCollector
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
@@ -56,13 +56,14 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Bind the port and begin to answer; `port` is known afterwards."""
-        self._server = grpc.aio.server(interceptors=(CallInterceptor(),), options=self._options)
+        collector: Any = HandlerCollector()
+        self._register(collector)  # first, since gRPC asks one handler after the other
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._register(self._server)
-        reflection.enable_server_reflection(
-            (*self._service_names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, collector)
+        names = (*self._service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server  # it has no types
+        add_reflection(reflection.aio.ReflectionServicer(names), collector)
+        self._server = grpc.aio.server(handlers=collector.handlers, options=self._options)
         for name in ("", *self._service_names):
             await self._health.set(name, _NOT_SERVING)
         self.port = self._server.add_insecure_port(self._address)
