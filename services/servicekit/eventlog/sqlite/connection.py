@@ -3,11 +3,11 @@
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from servicekit.errors import UnavailableError
+from servicekit.sqlite import error_from_sqlite
 
 Sync = Literal["full", "normal"]
 
@@ -27,12 +27,12 @@ def connect(path: Path, *, sync: Sync = "normal") -> sqlite3.Connection:
 
 
 @contextmanager
-def store_errors(path: Path) -> Iterator[None]:
-    """Turn a driver's error into UnavailableError."""
+def store_errors() -> Iterator[None]:
+    """Turn a driver's error into ours."""
     try:
         yield
     except sqlite3.Error as error:
-        raise UnavailableError(f"the event log's file {path} cannot be used: {error}") from error
+        raise error_from_sqlite(error) from error
 
 
 @contextmanager
@@ -52,7 +52,7 @@ class Checkpointer:
     """Moves the write-ahead log into the file while holding the write lock.
 
     SQLite before 3.51.3 can lose a transaction when an automatic (passive) checkpoint of one process meets another
-    process that begins the write-ahead log anew ("WAL-reset bug" in SQLite's documentation). A truncating checkpoint
+    process that begins the write-ahead log anew (the "WAL-reset bug" of its documentation). A truncating checkpoint
     takes the write lock first, so the two cannot meet. It gives up soon when readers are in the way, and tries again
     when the log has grown further.
     """
@@ -60,19 +60,17 @@ class Checkpointer:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._wal = path.with_name(f"{path.name}-wal")
-        self._next_bytes = _CHECKPOINT_BYTES
+        self._due_bytes = _CHECKPOINT_BYTES
 
-    def after_commit(self) -> None:
-        """Checkpoint if the write-ahead log has grown long enough."""
+    def checkpoint_if_due(self) -> None:
+        """Checkpoint if the write-ahead log has grown long enough; not inside a transaction."""
         size = self._wal.stat().st_size
-        if size < self._next_bytes:
-            self._next_bytes = max(_CHECKPOINT_BYTES, min(self._next_bytes, size + _CHECKPOINT_BYTES))
+        if size < self._due_bytes:
             return
         self._connection.execute(f"PRAGMA busy_timeout={_CHECKPOINT_PATIENCE_MS}")
-        with closing(self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")) as cursor:
-            busy = cursor.fetchone()[0]
+        (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self._connection.execute(f"PRAGMA busy_timeout={int(_BUSY_TIMEOUT_S * 1000)}")
-        self._next_bytes = size + _CHECKPOINT_BYTES if busy else _CHECKPOINT_BYTES
+        self._due_bytes = size + _CHECKPOINT_BYTES if busy else _CHECKPOINT_BYTES
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

@@ -5,18 +5,17 @@ from collections.abc import Collection, Mapping, Sequence
 from secrets import token_hex
 
 from servicekit.clock import Clock
-from servicekit.errors import FailedPreconditionError, UnavailableError
 from servicekit.eventlog.port import Offsets, Record, StaleOwnerError, Start, TopicPartition
 from servicekit.eventlog.sqlite.group_file import Member, Share
+from servicekit.eventlog.sqlite.membership import Membership
 from servicekit.eventlog.sqlite.reader import LogReader
+from servicekit.logs import get_logger
+
+_log = get_logger(__name__)
 
 
 class SqliteConsumer:
-    """See EventConsumer.
-
-    In a group a task renews the membership while the consumer is open, also during a long handler. A member that
-    cannot renew for `session_ms` has died for the others: they take its partitions, and its commits are refused.
-    """
+    """See EventConsumer."""
 
     def __init__(
         self,
@@ -31,25 +30,24 @@ class SqliteConsumer:
     ) -> None:
         self._reader = reader
         self._topics = tuple(dict.fromkeys(topics))
-        self._member = None if group is None else Member(group, member or token_hex(8), token_hex(8), self._topics)
         self._start = start
-        self._clock = clock
-        self._session_ms = session_ms
         self._changed = asyncio.Event()
+        self._membership: Membership | None = None
+        if group is not None:
+            who = Member(group, member or token_hex(8), instance=token_hex(8), topics=self._topics)
+            self._membership = Membership(reader, who, clock=clock, session_ms=session_ms, on_news=self._changed.set)
         self._positions: dict[TopicPartition, int] = {}
-        self._floors: dict[TopicPartition, int] = {}  # a commit below is one of an earlier ownership
+        self._floors: dict[TopicPartition, int] = {}  # a commit below belongs to an earlier ownership
         self._paused: set[TopicPartition] = set()
         self._turn = 0
         self._started = False
-        self._share: Share | None = None
-        self._refused: FailedPreconditionError | None = None
-        self._renewal: asyncio.Task[None] | None = None
 
     async def poll(self, *, max_records: int, timeout_s: float) -> Sequence[Record]:
         """See EventConsumer."""
         deadline = asyncio.get_running_loop().time() + timeout_s
+        await self._ensure_started()
         while True:
-            await self._take_up_share()
+            await self._follow_group()
             self._changed.clear()
             if records := await self._fetch(max_records):
                 return records
@@ -61,13 +59,16 @@ class SqliteConsumer:
 
     async def commit(self, offsets: Offsets) -> None:
         """See EventConsumer."""
-        if self._member is None or not offsets:
+        if self._membership is None:
             return
         current = {w: o for w, o in offsets.items() if w in self._positions and o >= self._floors[w]}
-        refused = await self._reader.run(self._commit, self._member, current)
-        for where in refused:
-            self._positions.pop(where, None)
-        if stale := refused | (offsets.keys() - current.keys()):
+        stale = offsets.keys() - current.keys()
+        if current:
+            lost = await self._membership.commit(current)
+            for where in lost:
+                self._positions.pop(where, None)
+            stale |= lost
+        if stale:
             raise StaleOwnerError(stale)
 
     async def seek(self, offsets: Offsets) -> None:
@@ -86,9 +87,8 @@ class SqliteConsumer:
     async def lag(self) -> Mapping[TopicPartition, int]:
         """See EventConsumer."""
         await self._ensure_started()
-        positions = dict(self._positions)
         ends = await self._reader.run(self._end_offsets)
-        return {where: max(0, ends[where] - position) for where, position in positions.items()}
+        return {where: max(0, ends[where] - position) for where, position in self._positions.items()}
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         """See EventConsumer."""
@@ -102,63 +102,35 @@ class SqliteConsumer:
     async def close(self) -> None:
         """See EventConsumer."""
         self._reader.unwatch(self._changed)
-        if self._renewal is not None:
-            self._renewal.cancel()
-            self._renewal = None
-        if self._started and self._member is not None:
-            member = self._member
-            await self._reader.run(lambda: self._reader.groups().leave(member))
-        self._started = False
+        if self._membership is not None:
+            await self._membership.leave()
         self._positions.clear()
 
     async def _ensure_started(self) -> None:
         if self._started:
             return
         await self._reader.watch(self._topics, self._changed)
-        if self._member is None:
+        if self._membership is None:
             self._positions = await self._reader.run(self._first_offsets)
         else:
-            await self._apply(await self._reader.run(self._renew, joining=True))
-            self._renewal = asyncio.create_task(self._keep_renewing(), name="event-log-membership")
+            await self._apply(await self._membership.join(), self._membership)
         self._started = True
 
-    async def _take_up_share(self) -> None:
-        await self._ensure_started()
-        if self._refused is not None:
-            raise self._refused
-        if self._share is None:
-            return
-        share, self._share = self._share, None
-        await self._apply(share)
+    async def _follow_group(self) -> None:
+        if self._membership is not None and (share := self._membership.news()):
+            await self._apply(share, self._membership)
 
-    async def _apply(self, share: Share) -> None:
+    async def _apply(self, share: Share, membership: Membership) -> None:
         if share.surplus:
             for where in share.surplus:
                 self._positions.pop(where, None)
-            share = await self._reader.run(self._give_up, share.surplus)
-            self._share = None  # computed before this one
+            share = await membership.give_up(share.surplus)
         for where in self._positions.keys() - share.held:
             del self._positions[where]
-        gained = share.held - self._positions.keys()
-        if gained:
-            starts = await self._reader.run(self._starts, gained, share.committed)
+        if gained := share.held - self._positions.keys() - share.surplus:
+            starts = await self._reader.run(self._begin, gained, share.committed, membership)
             self._positions.update(starts)
             self._floors.update(starts)
-
-    async def _keep_renewing(self) -> None:
-        while True:
-            await asyncio.sleep(self._session_ms / 1000 / 5)
-            try:
-                share = await self._reader.run(self._renew, joining=False)
-            except UnavailableError:
-                continue  # the lease outlasts several failures; when it does not, commits are refused
-            except FailedPreconditionError as error:
-                self._refused = error
-                self._changed.set()
-                return
-            if share.surplus or share.held != self._positions.keys():
-                self._share = share
-                self._changed.set()
 
     async def _fetch(self, max_records: int) -> list[Record]:
         order = sorted(self._positions.keys() - self._paused)
@@ -171,52 +143,46 @@ class SqliteConsumer:
             self._positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
         return records
 
-    # What follows runs in the reading thread.
+    # --- in the reading thread ---
 
     def _read(self, positions: Sequence[tuple[TopicPartition, int]], max_records: int) -> list[Record]:
         records: list[Record] = []
         for where, position in positions:
-            room = max_records - len(records)
-            if room <= 0:
-                break
-            records.extend(self._reader.topic(where.topic).read(where.partition, position, room))
+            if (room := max_records - len(records)) > 0:
+                records.extend(self._reader.topic(where.topic).read(where.partition, position, room))
         return records
 
-    def _renew(self, *, joining: bool) -> Share:
-        assert self._member is not None
-        return self._reader.groups().renew(
-            self._member,
-            joining=joining,
-            now_ms=self._clock.now_ms(),
-            session_ms=self._session_ms,
-            count=lambda topic: self._reader.topic(topic).partitions,
-        )
-
-    def _give_up(self, surplus: Collection[TopicPartition]) -> Share:
-        assert self._member is not None
-        self._reader.groups().release(self._member, set(surplus))
-        return self._renew(joining=False)
-
-    def _commit(self, member: Member, offsets: Offsets) -> set[TopicPartition]:
-        return self._reader.groups().commit(member, offsets)
-
-    def _starts(self, gained: Collection[TopicPartition], committed: Offsets) -> dict[TopicPartition, int]:
-        starts = {where: committed[where] for where in gained if where in committed}
-        if fresh := gained - starts.keys():
-            first = self._first_offsets()
-            begun = {where: first[where] for where in fresh}
-            assert self._member is not None
-            self._reader.groups().commit(self._member, begun)
-            starts |= begun
+    def _begin(
+        self, gained: Collection[TopicPartition], committed: Offsets, membership: Membership
+    ) -> dict[TopicPartition, int]:
+        """Find where to read the partitions gained, and commit that where nothing was: the next owner goes on there."""
+        first = self._first_offsets()
+        ends = self._end_offsets()
+        starts = {where: committed.get(where, first[where]) for where in gained}
+        for where, offset in starts.items():
+            starts[where] = self._inside(where, offset, ends[where])
+        membership.commit_blocking({where: offset for where, offset in starts.items() if where not in committed})
         return starts
 
     def _first_offsets(self) -> dict[TopicPartition, int]:
+        ends = self._end_offsets()
         if self._start is Start.LATEST:
-            return self._end_offsets()
+            return ends
         begin: dict[TopicPartition, int] = {}
         for topic in self._topics:
             begin |= self._reader.topic(topic).begin_offsets()
-        return begin if isinstance(self._start, Start) else {w: self._start.get(w, first) for w, first in begin.items()}
+        if isinstance(self._start, Start):
+            return begin
+        return {
+            where: self._inside(where, self._start.get(where, offset), ends[where]) for where, offset in begin.items()
+        }
+
+    @staticmethod
+    def _inside(where: TopicPartition, offset: int, end: int) -> int:
+        if offset <= end:
+            return offset
+        _log.warning("offset lies behind the end, reading from the beginning", at=where, offset=offset, end=end)
+        return 0
 
     def _end_offsets(self) -> dict[TopicPartition, int]:
         ends: dict[TopicPartition, int] = {}

@@ -10,14 +10,18 @@ from servicekit.eventlog.partitions import share_partitions
 from servicekit.eventlog.port import Offsets, TopicPartition
 from servicekit.eventlog.sqlite.connection import Checkpointer, connect, write_transaction
 
-_SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS members (group_name TEXT, member TEXT, instance TEXT NOT NULL, topics TEXT NOT NULL,"
-    " expires_ms INTEGER NOT NULL, PRIMARY KEY (group_name, member)) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS leases (group_name TEXT, topic TEXT, number INTEGER, instance TEXT NOT NULL,"
-    " PRIMARY KEY (group_name, topic, number)) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS offsets (group_name TEXT, topic TEXT, number INTEGER, next_offset INTEGER NOT NULL,"
-    " PRIMARY KEY (group_name, topic, number)) WITHOUT ROWID",
-)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS members (
+    group_name TEXT, member TEXT, instance TEXT NOT NULL, topics TEXT NOT NULL, expires_ms INTEGER NOT NULL,
+    PRIMARY KEY (group_name, member)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leases (
+    group_name TEXT, topic TEXT, number INTEGER, instance TEXT NOT NULL, PRIMARY KEY (group_name, topic, number)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS offsets (
+    group_name TEXT, topic TEXT, number INTEGER, next_offset INTEGER NOT NULL, PRIMARY KEY (group_name, topic, number)
+) WITHOUT ROWID
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class GroupFile:
         # A commit that a power loss takes back only means that some records are delivered again.
         self._connection = connect(self.path, sync="normal")
         with write_transaction(self._connection):
-            for statement in _SCHEMA:
+            for statement in _SCHEMA.split(";"):
                 self._connection.execute(statement)
         self._checkpointer = Checkpointer(self._connection, self.path)
 
@@ -83,7 +87,7 @@ class GroupFile:
             )
             held = free | {where for where, instance in owners.items() if instance == member.instance}
             committed = self._offsets(member.group)
-        self._checkpointer.after_commit()
+        self._checkpointer.checkpoint_if_due()
         return Share(held, held - share, {where: committed[where] for where in held if where in committed})
 
     def release(self, member: Member, partitions: AbstractSet[TopicPartition]) -> None:
@@ -112,7 +116,7 @@ class GroupFile:
                 "INSERT OR REPLACE INTO offsets VALUES (?, ?, ?, ?)",
                 [(member.group, where.topic, where.partition, offsets[where]) for where in owned],
             )
-        self._checkpointer.after_commit()
+        self._checkpointer.checkpoint_if_due()
         return set(offsets) - owned
 
     def close(self) -> None:

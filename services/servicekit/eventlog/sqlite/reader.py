@@ -1,6 +1,7 @@
 """What the consumers of a process share: a thread that reads and a watch for what others append."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,7 +41,7 @@ class LogReader:
             raise FailedPreconditionError("the event log is closed")
 
         def guarded() -> T:
-            with store_errors(self._folder):
+            with store_errors():
                 return work(*args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
@@ -99,8 +100,7 @@ class LogReader:
         while True:
             changed = []
             for name, file in self._watched.items():
-                with store_errors(file.path):
-                    version = file.version()
+                version = _version_of(file)
                 if versions.get(name) != version:
                     versions[name] = version
                     changed.append(name)
@@ -113,3 +113,11 @@ class LogReader:
             file.close()
         if self._groups is not None:
             self._groups.close()
+
+
+def _version_of(file: TopicFile) -> int:
+    """Give a number that no version has when the file cannot be asked; whoever wakes and reads gets the error."""
+    try:
+        return file.version()
+    except sqlite3.Error:
+        return -1

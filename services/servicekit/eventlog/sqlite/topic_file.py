@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from itertools import takewhile
 from pathlib import Path
 
 from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
@@ -11,11 +12,13 @@ from servicekit.eventlog.partitions import partition_of
 from servicekit.eventlog.port import NewRecord, Record, TopicPartition, TopicSpec
 from servicekit.eventlog.sqlite.connection import Checkpointer, Sync, connect, write_transaction
 
+TOPIC_SUFFIX = ".topic.sqlite3"
+
 _MAINTENANCE_STEP = 2_000
 _POLL_BYTES = 16 << 20
 
 _SCHEMA = (
-    "CREATE TABLE topic (retention_ms INTEGER, compacted INTEGER NOT NULL, maintained_ms INTEGER NOT NULL)",
+    "CREATE TABLE topic (retention_ms INTEGER, compacted INTEGER NOT NULL)",
     "CREATE TABLE partitions (number INTEGER PRIMARY KEY, end_offset INTEGER NOT NULL, compacted_to INTEGER NOT NULL)",
 )
 _PARTITION_SCHEMA = (
@@ -35,7 +38,7 @@ class TopicFile:
 
     def __init__(self, folder: Path, name: str, *, sync: Sync) -> None:
         self.name = name
-        self.path = folder / f"{name}.sqlite3"
+        self.path = folder / f"{name}{TOPIC_SUFFIX}"
         if not self.path.exists():
             raise NotFoundError(f"there is no topic {name}; make it by ensure_topics")
         self._connection = connect(self.path, sync=sync)
@@ -60,14 +63,14 @@ class TopicFile:
         if not spec.name.replace(".", "").replace("_", "").replace("-", "").isalnum() or spec.partitions < 1:
             raise InvalidArgumentError(f"{spec} has no usable name or no partition")
         with (
-            closing(connect(folder / f"{spec.name}.sqlite3", sync="full")) as connection,
+            closing(connect(folder / f"{spec.name}{TOPIC_SUFFIX}", sync="full")) as connection,
             write_transaction(connection),
         ):
             exists = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'topic'").fetchone()
             if not exists:
                 for statement in _SCHEMA:
                     connection.execute(statement)
-                connection.execute("INSERT INTO topic VALUES (NULL, 0, 0)")
+                connection.execute("INSERT INTO topic VALUES (NULL, 0)")
                 for number in range(spec.partitions):
                     connection.execute("INSERT INTO partitions VALUES (?, 0, 0)", (number,))
                     connection.execute(_PARTITION_SCHEMA.format(number))
@@ -118,7 +121,7 @@ class TopicFile:
 
     def checkpoint_if_due(self) -> None:
         """Keep the write-ahead log short; not inside a transaction."""
-        self._checkpointer.after_commit()
+        self._checkpointer.checkpoint_if_due()
 
     def read(self, number: int, offset: int, limit: int) -> list[Record]:
         """Read at most `limit` records from an offset on, fewer when they are very long."""
@@ -151,9 +154,55 @@ class TopicFile:
         """Give the first offset of each partition that is not earlier; reads the partition up to there."""
         return self._first_offsets("timestamp_ms >= ?", (timestamp_ms,))
 
+    def maintain(self, now_ms: int) -> bool:
+        """Let go of what retention and compaction no longer keep, in one short transaction; True when more is left.
+
+        Several processes may do it at once; one that has nothing to do only reads.
+        """
+        retention_ms, compacted = self._connection.execute("SELECT retention_ms, compacted FROM topic").fetchone()
+        more = False
+        for where in self.places:
+            if retention_ms is not None:
+                more |= self._drop_expired(where.partition, now_ms - retention_ms)
+            if compacted:
+                more |= self._drop_superseded(where.partition)
+        return more
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+    def _drop_expired(self, number: int, oldest_ms: int) -> bool:
+        """Drop a part of the longest run of expired records at the partition's beginning."""
+        table = f"p{number}"
+        expired = self._connection.execute(
+            f"SELECT record_offset, timestamp_ms < ? FROM {table} ORDER BY record_offset LIMIT ?",  # noqa: S608 - an integer
+            (oldest_ms, _MAINTENANCE_STEP),
+        ).fetchall()
+        run = list(takewhile(lambda row: row[1], expired))
+        if run:
+            with write_transaction(self._connection):
+                self._connection.execute(f"DELETE FROM {table} WHERE record_offset <= ?", (run[-1][0],))  # noqa: S608 - an integer
+        return len(run) == _MAINTENANCE_STEP
+
+    def _drop_superseded(self, number: int) -> bool:
+        """Drop the earlier records of the keys that a stretch of records has written anew."""
+        table = f"p{number}"
+        end, begin = self._connection.execute(
+            "SELECT end_offset, compacted_to FROM partitions WHERE number = ?", (number,)
+        ).fetchone()
+        upto = min(end, begin + _MAINTENANCE_STEP)
+        if begin < upto:
+            with write_transaction(self._connection):
+                self._connection.execute(
+                    f"DELETE FROM {table} WHERE record_offset < :upto"  # noqa: S608 - an integer
+                    f" AND key IN (SELECT key FROM {table} WHERE record_offset >= :begin AND record_offset < :upto)"
+                    f" AND record_offset < (SELECT max(last.record_offset) FROM {table} AS last"
+                    f" WHERE last.key = {table}.key AND last.record_offset < :upto)",
+                    {"begin": begin, "upto": upto},
+                )
+                self._connection.execute("UPDATE partitions SET compacted_to = ? WHERE number = ?", (upto, number))
+        return bool(upto < end)
 
     def _first_offsets(self, condition: str, arguments: Sequence[int]) -> dict[TopicPartition, int]:
         offsets = self.end_offsets()

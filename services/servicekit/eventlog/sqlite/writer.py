@@ -1,20 +1,25 @@
 """The thread that appends for a process: whatever waits when it is free goes into one transaction."""
 
 import asyncio
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from servicekit.clock import Clock
-from servicekit.errors import FailedPreconditionError, InvalidArgumentError, ServiceError
+from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from servicekit.eventlog.port import MAX_VALUE_BYTES, NewRecord, TopicPartition
 from servicekit.eventlog.sqlite.connection import Sync, store_errors
-from servicekit.eventlog.sqlite.topic_file import TopicFile
+from servicekit.eventlog.sqlite.topic_file import TOPIC_SUFFIX, TopicFile
+from servicekit.logs import get_logger
 
 _GROUP_RECORDS = 20_000
-_MAINTENANCE_INTERVAL_S = 60.0
+_MAINTENANCE_INTERVAL_S = 300.0
+
+_log = get_logger(__name__)
 
 Places = list[tuple[TopicPartition, int]]
 
@@ -74,10 +79,11 @@ class AppendWriter:
             await asyncio.to_thread(self._thread.join)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        maintenance_due = time.monotonic() + _MAINTENANCE_INTERVAL_S
         while True:
             with self._wake:
                 if not self._waiting and not self._closing:
-                    self._wake.wait(_MAINTENANCE_INTERVAL_S)
+                    self._wake.wait(max(0.0, maintenance_due - time.monotonic()))
                 calls = self._take()
                 if not calls and self._closing:
                     break
@@ -85,6 +91,8 @@ class AppendWriter:
                 together = [call for call in calls if call.topics == calls[0].topics]
                 calls = [call for call in calls if call.topics != together[0].topics]
                 self._append_together(together, loop)
+            if time.monotonic() >= maintenance_due:
+                maintenance_due = time.monotonic() + (0.0 if self._maintain() else _MAINTENANCE_INTERVAL_S)
         for file in self._files.values():
             file.close()
 
@@ -102,14 +110,13 @@ class AppendWriter:
 
     def _append_together(self, calls: Sequence[_Append], loop: asyncio.AbstractEventLoop) -> None:
         try:
-            with store_errors(self._folder):
+            with store_errors():
                 places = self._commit(calls)
-        except ServiceError as error:
-            loop.call_soon_threadsafe(_fail, calls, error)
         except Exception as error:  # noqa: BLE001 - the callers must not wait for ever, whatever happened
             loop.call_soon_threadsafe(_fail, calls, error)
         else:
             loop.call_soon_threadsafe(self._succeed, calls, places)
+            self._keep_short(calls[0].topics)
 
     def _commit(self, calls: Sequence[_Append]) -> Places:
         """Write the calls, which are all to the same topics, and return the places of all their records in a row."""
@@ -126,9 +133,24 @@ class AppendWriter:
                 places.update(zip(chosen, stands, strict=True))
             for file in files:
                 file.commit()
-        for file in files:
-            file.checkpoint_if_due()
         return [places[number] for number in range(len(records))]
+
+    def _keep_short(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            try:
+                self._file(topic).checkpoint_if_due()
+            except (sqlite3.Error, OSError) as error:
+                _log.warning("write-ahead log not shortened, trying again later", topic=topic, error=repr(error))
+
+    def _maintain(self) -> bool:
+        """Do a short step of maintenance on every topic of the folder; True when more is to do."""
+        more = False
+        for path in self._folder.glob(f"*{TOPIC_SUFFIX}"):
+            try:
+                more |= self._file(path.name.removesuffix(TOPIC_SUFFIX)).maintain(self._clock.now_ms())
+            except (sqlite3.Error, NotFoundError) as error:
+                _log.warning("topic not maintained, trying again later", topic=path.stem, error=repr(error))
+        return more
 
     def _file(self, topic: str) -> TopicFile:
         if topic not in self._files:
