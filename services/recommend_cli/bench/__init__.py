@@ -1,0 +1,1 @@
+"""Measures the speed and the cost of the served lists."""

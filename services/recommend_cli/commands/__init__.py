@@ -1,0 +1,1 @@
+"""What each subcommand of `recommend` does."""

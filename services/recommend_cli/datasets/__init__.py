@@ -1,0 +1,1 @@
+"""Reads catalogues and interactions from files."""

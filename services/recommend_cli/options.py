@@ -1,0 +1,23 @@
+"""The options that several subcommands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataDir = Annotated[
+    Path,
+    typer.Option("--data-dir", "-d", envvar="DATA_DIR", help="Folder of the stack's data.", file_okay=False),
+]
+Port = Annotated[
+    int, typer.Option("--port", "-p", help="Port of the REST gateway; 0 takes any free one.", min=0, max=65535)
+]
+NoAuth = Annotated[bool, typer.Option("--no-auth", help="Ask for no API key.")]
+CacheDir = Annotated[
+    Path,
+    typer.Option("--cache-dir", envvar="DATA_CACHE_DIR", help="Where `make data` puts the data sets.", file_okay=False),
+]
+Limit = Annotated[int, typer.Option("--limit", "-n", help="How many items.", min=1, max=100)]
+
+DEFAULT_DATA_DIR = Path(".data")
+DEFAULT_CACHE_DIR = Path(".cache/datasets")

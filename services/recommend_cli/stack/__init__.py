@@ -1,0 +1,1 @@
+"""Runs the five services of one data directory as processes of this machine."""

@@ -1,0 +1,162 @@
+"""What a stack leaves in DATA_DIR/run: its lock, its state, its API key and its logs."""
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from recommend_cli.errors import CommandError
+
+LOG_TAIL_LINES: Final = 15
+_LOG_BYTES_KEPT: Final = 10 * 1024 * 1024
+
+Phase = Literal["starting", "ready", "stopping"]
+Protocol = Literal["grpc", "http"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """One service's process and where it listens."""
+
+    pid: int
+    started_at: float
+    endpoint: str
+    protocol: Protocol
+    metrics_port: int
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StackState:
+    """A stack as other commands see it. `started_at` are psutil's creation times, which tell a reused pid."""
+
+    supervisor_pid: int
+    supervisor_started_at: float
+    phase: Phase
+    url: str
+    auth: bool
+    services: dict[str, ServiceState] = field(default_factory=dict)
+
+
+class RunFolder:
+    """The folder DATA_DIR/run of one data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir.resolve()
+        self.path = self.data_dir / "run"
+        self.logs = self.path / "logs"
+        self._state = self.path / "stack.json"
+        self._lock = self.path / "lock"
+        self._api_key = self.path / "api_key"
+
+    def create(self) -> None:
+        """Make the folders.
+
+        Raises:
+            CommandError: They cannot be made.
+        """
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise CommandError(f"{self.logs} cannot be made: {exc.strerror}") from exc
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the data directory: one stack at a time. The lock goes with the process that holds it.
+
+        Raises:
+            CommandError: Another stack holds it.
+        """
+        self.create()
+        with self._lock.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                raise self.already_locked() from exc
+            yield
+
+    def is_locked(self) -> bool:
+        """Tell whether a stack holds the data directory now."""
+        try:
+            lock = self._lock.open("a")
+        except FileNotFoundError:
+            return False
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def already_locked(self) -> CommandError:
+        """Give the error to raise when a stack runs and must not."""
+        return CommandError(
+            f"A stack already runs on {self.data_dir}",
+            hint="`recommend status` shows it, `recommend down` stops it; another folder: `--data-dir DIR`",
+        )
+
+    def api_key(self) -> str:
+        """Give the data directory's API key, made at the first call and readable by its owner only."""
+        self.create()
+        with suppress(FileExistsError):
+            descriptor = os.open(self._api_key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(24))
+        return self._api_key.read_text().strip()
+
+    def write_state(self, state: StackState) -> None:
+        """Replace stack.json in one step."""
+        scratch = self._state.with_suffix(".tmp")
+        scratch.write_text(json.dumps(asdict(state), indent=2) + "\n")
+        scratch.replace(self._state)
+
+    def read_state(self) -> StackState | None:
+        """Give the state last written, whether or not that stack still runs."""
+        try:
+            state = json.loads(self._state.read_text())
+        except FileNotFoundError:
+            return None
+        services = {name: ServiceState(**service) for name, service in state.pop("services").items()}
+        return StackState(**state, services=services)
+
+    def remove_state(self) -> None:
+        """Forget the stack, when it has stopped."""
+        self._state.unlink(missing_ok=True)
+
+    def log_path(self, name: str) -> Path:
+        """Give the log of a service or of the supervisor."""
+        return self.logs / f"{name}.log"
+
+    def rotate_log(self, name: str) -> None:
+        """Put a large log aside, keeping one; called before the process that writes it starts."""
+        path = self.log_path(name)
+        if path.exists() and path.stat().st_size > _LOG_BYTES_KEPT:
+            path.replace(path.with_suffix(".log.1"))
+
+    def log_tail(self, name: str) -> str:
+        """Give the last lines of a log, for people."""
+        try:
+            lines = self.log_path(name).read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return ""
+        return "\n".join(lines[-LOG_TAIL_LINES:])
+
+
+def running_stack(data_dir: Path) -> StackState:
+    """Give the stack that serves this data directory now.
+
+    Raises:
+        CommandError: None does, or it is not ready.
+    """
+    folder = RunFolder(data_dir)
+    state = folder.read_state() if folder.is_locked() else None
+    if state is None:
+        raise CommandError(f"No stack runs on {folder.data_dir}", hint="start one: `recommend up`")
+    if state.phase != "ready":
+        raise CommandError(f"The stack on {folder.data_dir} is {state.phase}", hint="try again in a moment")
+    return state
