@@ -1,0 +1,1 @@
+"""The source of truth for items, users, interactions, interaction types and popularity."""

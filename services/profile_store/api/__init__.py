@@ -1,0 +1,1 @@
+"""The gRPC way in: messages to domain, one call, domain to messages."""
