@@ -33,18 +33,20 @@ class _Element(Generic[Q, R]):
 
 
 class MicroBatcher(Generic[Q, R]):
-    """Collects queries and sends them in batches, in the order they came.
+    """Collects queries and sends them in batches, in the order they came; also an async context manager.
 
     When nothing is in flight, what is there is sent at once; otherwise it waits until a batch returns, and goes then
-    as one batch. A full batch goes as soon as it is full, as long as fewer than `max_in_flight` are under way.
+    as one batch. Up to `max_in_flight` batches are under way when a full one is waiting, or when the last one left
+    longer than `patience_s` ago: a slow answer to one must not hold up all.
 
     Args:
         send: Sends one batch and gives as many results, in order; a ServiceError among them is that element's answer.
             It runs under a deadline that is the latest of its elements', and outside of any caller's context.
-        name: Its name in metrics.
+        name: Its name in metrics and errors.
         max_batch: The most elements of one batch.
         max_in_flight: The most batches under way at a time.
         max_queue: The most elements waiting; one more is refused.
+        patience_s: How long a batch may be under way before the next one stops waiting for it.
     """
 
     def __init__(
@@ -55,15 +57,18 @@ class MicroBatcher(Generic[Q, R]):
         max_batch: int = 64,
         max_in_flight: int = 2,
         max_queue: int = 1024,
+        patience_s: float = 0.02,
     ) -> None:
         self._send = send
         self._name = name
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
         self._max_queue = max_queue
+        self._patience_s = patience_s
         self._waiting: deque[_Element[Q, R]] = deque()
         self._senders: set[asyncio.Task[None]] = set()
         self._in_flight = 0
+        self._last_sent_at = 0.0
         self._closed = False
         self._context = contextvars.copy_context()
         self._log = get_logger(__name__)
@@ -84,19 +89,24 @@ class MicroBatcher(Generic[Q, R]):
         if timeout_s <= 0.0:
             raise self._expired()
         if len(self._waiting) >= self._max_queue:
-            metrics.BATCH_DROPPED.labels(self._name, "queue_full").inc()
-            raise ResourceExhaustedError(f"{self._name} has {self._max_queue} waiting; try again later")
+            self._make_room()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[R] = loop.create_future()
-        self._waiting.append(_Element(query, time.monotonic() + timeout_s, answer))
-        if not self._in_flight or (self._in_flight < self._max_in_flight and len(self._waiting) >= self._max_batch):
+        now = time.monotonic()
+        self._waiting.append(_Element(query, now + timeout_s, answer))
+        if not self._in_flight or (self._in_flight < self._max_in_flight and self._is_pressing(now)):
             self._in_flight += 1
+            self._last_sent_at = now
             sender = loop.create_task(self._send_waiting(), context=self._context.copy())
             self._senders.add(sender)
             sender.add_done_callback(self._senders.discard)
         timer = loop.call_later(timeout_s, self._expire, answer)
         try:
             return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # cancelled in the moment of an error: nobody else will look at it
+            raise
         finally:
             timer.cancel()
 
@@ -114,46 +124,68 @@ class MicroBatcher(Generic[Q, R]):
     ) -> None:
         await self.close()
 
+    def _is_pressing(self, now: float) -> bool:
+        return len(self._waiting) >= self._max_batch or now - self._last_sent_at > self._patience_s
+
+    def _make_room(self) -> None:
+        """Forget those at the head whose callers have left; refuse when there are none."""
+        while self._waiting and self._waiting[0].answer.done():
+            self._drop(self._waiting.popleft())
+        if len(self._waiting) >= self._max_queue:
+            metrics.BATCH_DROPPED.labels(self._name, "queue_full").inc()
+            raise ResourceExhaustedError(f"{self._name} has {self._max_queue} waiting; try again later")
+
     async def _send_waiting(self) -> None:
         """Send batch after batch until nobody waits; begins one turn of the loop later, when more may have come."""
-        while batch := self._take_or_leave():
-            self._batch_size.observe(len(batch))
-            begin_deadline(max(element.deadline for element in batch) - time.monotonic())
-            try:
-                results = await self._send([element.query for element in batch])
-            except ServiceError as error:
-                _fail(batch, error)
-            except asyncio.CancelledError:
-                self._in_flight -= 1
-                _fail(batch, UnavailableError(f"{self._name} was stopped"))
-                raise
-            except Exception:  # noqa: BLE001 - logged, and each caller gets an error
-                self._log.exception("a batch failed unexpectedly", batcher=self._name)
-                _fail(batch, InternalError(f"{self._name} failed; its logs say why"))
-            else:
-                if len(results) == len(batch):
-                    _answer(batch, results)
-                else:
-                    self._log.error("wrong number of results", batcher=self._name, sent=len(batch), got=len(results))
-                    _fail(batch, InternalError(f"{self._name} answered {len(results)} of {len(batch)} elements"))
+        try:
+            while batch := self._take():
+                await self._send_batch(batch)
+        finally:
+            # In the same step in which the queue was found empty, so that nobody can come in between.
+            self._in_flight -= 1
 
-    def _take_or_leave(self) -> list[_Element[Q, R]]:
-        """Take the next batch; when there is none, leave in the same step, so that nobody comes in between."""
+    async def _send_batch(self, batch: list[_Element[Q, R]]) -> None:
+        self._batch_size.observe(len(batch))
+        begin_deadline(max(element.deadline for element in batch) - self._last_sent_at)
+        try:
+            results = await self._send([element.query for element in batch])
+        except ServiceError as error:
+            _fail(batch, error)
+        except asyncio.CancelledError:
+            _fail(batch, UnavailableError(f"{self._name} was stopped"))
+            raise
+        except Exception:  # noqa: BLE001 - logged, and each caller gets an error
+            self._log.exception("a batch failed unexpectedly", batcher=self._name)
+            _fail(batch, InternalError(f"{self._name} failed; its logs say why"))
+        else:
+            if len(results) == len(batch):
+                _answer(batch, results)
+            else:
+                self._log.error("wrong number of results", batcher=self._name, sent=len(batch), got=len(results))
+                _fail(batch, InternalError(f"{self._name} answered {len(results)} of {len(batch)} elements"))
+
+    def _take(self) -> list[_Element[Q, R]]:
+        self._last_sent_at = now = time.monotonic()
         batch: list[_Element[Q, R]] = []
         while self._waiting and len(batch) < self._max_batch:
             element = self._waiting.popleft()
-            if not element.answer.done():
+            if element.deadline <= now:
+                self._expire(element.answer)
+            if element.answer.done():
+                self._drop(element)
+            else:
                 batch.append(element)
-        if not batch:
-            self._in_flight -= 1
         return batch
+
+    def _drop(self, element: _Element[Q, R]) -> None:
+        reason = "cancelled" if element.answer.cancelled() else "expired"
+        metrics.BATCH_DROPPED.labels(self._name, reason).inc()
 
     def _expire(self, answer: "asyncio.Future[R]") -> None:
         if not answer.done():
             answer.set_exception(self._expired())
 
     def _expired(self) -> DeadlineExceededError:
-        metrics.BATCH_DROPPED.labels(self._name, "expired").inc()
         return DeadlineExceededError(f"{self._name} did not answer in time")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
+from servicekit.errors import ServiceError
 from servicekit.logs import get_logger
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -37,6 +38,9 @@ async def _until_done(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
         loop.add_signal_handler(number, on_signal, number)
     try:
         await main(stop)
+    except ServiceError as error:
+        log.error("the service cannot run", error=error.message)  # noqa: TRY400 - said for people, no bug to trace
+        return 1
     except Exception:
         log.exception("the service failed")
         return 1

@@ -25,8 +25,11 @@ from servicekit.errors import (
 T = TypeVar("T")
 Synchronous = Literal["full", "normal", "off"]
 
+# How long to wait for other processes, which hold the file for milliseconds each.
+_BUSY_S = 5
+
 _PRAGMAS = (
-    "PRAGMA busy_timeout = 5000",  # other processes may hold the file, each for milliseconds
+    f"PRAGMA busy_timeout = {_BUSY_S * 1000}",
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -16000",  # KiB for each connection
@@ -121,7 +124,7 @@ class Database:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._writer_connection = self._connect()
-            self._writer_connection.execute("PRAGMA journal_mode = WAL")
+            _enter_wal(self._writer_connection)
             _migrate(self._writer_connection, migrations)
         except sqlite3.Error as error:
             raise error_from_sqlite(error) from error
@@ -141,7 +144,7 @@ class Database:
             ServiceError: What `fn` raised, SQLite's errors among it.
         """
         if self._closed:
-            raise UnavailableError(f"database {self._path.name} is closed")
+            raise self._is_closed()
         if self._pending >= self._max_queue:
             raise ResourceExhaustedError(f"database {self._path.name} has {self._max_queue} writes waiting")
         write = _Write(fn)
@@ -209,14 +212,17 @@ class Database:
         return connection
 
     def _reader(self) -> sqlite3.Connection:
+        if self._closed:
+            raise self._is_closed()
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            if self._closed:
-                raise UnavailableError(f"database {self._path.name} is closed")
             connection = self._connect()
             connection.execute("PRAGMA query_only = ON")
             self._local.connection = connection
         return connection
+
+    def _is_closed(self) -> UnavailableError:
+        return UnavailableError(f"database {self._path.name} is closed")
 
     # --- on the writer thread ---
 
@@ -239,19 +245,11 @@ class Database:
 
     def _write_group(self, group: list[_Write[Any]]) -> None:
         started = time.perf_counter()
-        connection = self._writer_connection
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            for write in group:
-                if not write.done.cancelled():
-                    _run_in_savepoint(connection, write)
-            connection.execute("COMMIT")
+            _run_group(self._writer_connection, group)
         except sqlite3.Error as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            lost = error_from_sqlite(error)
             for write in group:
-                write.error = write.error or lost
+                write.error = write.error or error_from_sqlite(error)
         self._group_size.observe(len(group))
         self._commit_latency.observe(time.perf_counter() - started)
         by_loop: dict[asyncio.AbstractEventLoop, list[_Write[Any]]] = {}
@@ -274,24 +272,55 @@ class Database:
                 write.done.set_result(write.result)
 
 
+def _run_group(connection: sqlite3.Connection, group: list[_Write[Any]]) -> None:
+    """Run all functions in one transaction; SQLite's errors outside of them are raised after a rollback."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for write in group:
+            if not write.done.cancelled():
+                _run_in_savepoint(connection, write)
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
 def _run_in_savepoint(connection: sqlite3.Connection, write: _Write[Any]) -> None:
     connection.execute("SAVEPOINT one")
     try:
         write.result = write.fn(connection)
-    except Exception as error:
+    except BaseException as error:  # whatever it is, it belongs to the one who sent the function
         write.error = _told(error)
         if not connection.in_transaction:
-            raise sqlite3.OperationalError("the transaction was rolled back by SQLite") from error
+            raise sqlite3.OperationalError("SQLite rolled the transaction back") from error
         connection.execute("ROLLBACK TO one")
     connection.execute("RELEASE one")
 
 
-def _told(error: Exception) -> Exception:
-    if not isinstance(error, sqlite3.Error):
-        return error
-    told = error_from_sqlite(error)
-    told.__cause__ = error
+def _told(error: BaseException) -> BaseException:
+    told: BaseException = error
+    if isinstance(error, sqlite3.Error):
+        told = error_from_sqlite(error)
+    elif isinstance(error, StopIteration):  # a future refuses it
+        told = InternalError("the function of a write ran out of an iterator")
+    if told is not error:
+        told.__cause__ = error
     return told
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL; while another process does the same, SQLite says "busy" without waiting."""
+    give_up = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from inspect import isawaitable
 from typing import Any
 
@@ -48,7 +49,11 @@ class _WrappedHandler(grpc.GenericRpcHandler):
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        """Give the handler, None for a method of another service."""
+        """Give the handler, None for a method of another service.
+
+        gRPC asks within the task of the call and has read the metadata for it: reading it again would cost more than
+        all that we do, so the request id is taken here.
+        """
         method = handler_call_details.method
         wrapped = self._wrapped.get(method)
         if wrapped is None:
@@ -56,6 +61,7 @@ class _WrappedHandler(grpc.GenericRpcHandler):
             if handler is None:
                 return None
             wrapped = self._wrapped[method] = _wrap(method, handler)
+        begin_request(_request_id(handler_call_details.invocation_metadata))
         return wrapped
 
 
@@ -93,7 +99,7 @@ class _Call:
         async def answer(request: Any, context: Any) -> Any:
             started = time.perf_counter()
             try:
-                _begin(context)
+                _begin_deadline(context)
                 response = await handle(request, context)
             except (Exception, asyncio.CancelledError) as error:
                 self._latency.observe(time.perf_counter() - started)
@@ -105,18 +111,19 @@ class _Call:
 
         return answer
 
-    def streaming(self, handle: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    def streaming(self, handle: Callable[[Any, Any], Any]) -> Callable[[Any, Any], AsyncIterator[Any]]:
         async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
             started = time.perf_counter()
             try:
-                _begin(context)
+                _begin_deadline(context)
                 responses = handle(request, context)
                 if isawaitable(responses):  # it writes to the context itself
                     await responses
                 else:
-                    async for response in responses:
-                        yield response
-            except (Exception, asyncio.CancelledError) as error:
+                    async with aclosing(responses):
+                        async for response in responses:
+                            yield response
+            except (Exception, asyncio.CancelledError, GeneratorExit) as error:
                 self._latency.observe(time.perf_counter() - started)
                 await self._fail(error, context)
                 raise
@@ -127,11 +134,11 @@ class _Call:
 
     async def _fail(self, error: BaseException, context: Any) -> None:
         """Count the failure and abort the call with it; returns only for those that gRPC ends itself."""
-        if isinstance(error, asyncio.CancelledError):
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
             self._count(grpc.StatusCode.CANCELLED)
             return
-        if isinstance(error, grpc.aio.AbortError):
-            self._count(grpc.StatusCode.UNKNOWN)
+        if isinstance(error, grpc.aio.AbortError):  # gRPC's own servicers set their status themselves
+            self._count(context.code())
             return
         if isinstance(error, ServiceError):
             told = error
@@ -152,13 +159,15 @@ class _Call:
         counter.inc()
 
 
-def _begin(context: Any) -> None:
-    """Set the request id and the deadline of the task, which gRPC makes anew for each call."""
-    request_id = ""
-    for key, value in context.invocation_metadata():
+def _request_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    for key, value in metadata or ():
         if key == METADATA_KEY:
-            request_id = value
-    begin_request(request_id)
+            return str(value)
+    return ""
+
+
+def _begin_deadline(context: Any) -> None:
+    """Set the deadline of the task, which gRPC makes anew for each call."""
     left = context.time_remaining()
     if left is not None:
         if left - MARGIN_S < LEAST_S:

@@ -76,7 +76,6 @@ class RpcChannel:
                 ("grpc.initial_reconnect_backoff_ms", 100),
                 ("grpc.min_reconnect_backoff_ms", 100),
                 ("grpc.max_reconnect_backoff_ms", 1_000),
-                ("grpc.enable_retries", 0),  # retries are decided here, where the breaker and the deadline are known
                 ("grpc.enable_http_proxy", 0),
             ),
         )
@@ -172,6 +171,11 @@ class RpcChannel:
             self._latency.observe(time.perf_counter() - started)
             self._after_call(error.code())
             raise
+        except asyncio.CancelledError as error:
+            self._abandoned()
+            if _is_being_cancelled():
+                raise
+            raise UnavailableError(f"the channel to {self._name} was closed during the call") from error
         except BaseException:
             self._abandoned()
             raise
@@ -203,6 +207,12 @@ class RpcChannel:
     def _abandoned(self) -> None:
         if self._breaker is not None:
             self._breaker.abandoned()
+
+
+def _is_being_cancelled() -> bool:
+    """Tell a cancelled caller from a call that the closing channel has cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _metadata() -> tuple[tuple[str, str], ...] | None:

@@ -47,6 +47,7 @@ class GrpcServer:
             ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share its calls
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.max_connection_age_ms", 300_000),  # clients look up the addresses anew and find new replicas
         )
         self._server: grpc.aio.Server | None = None
         self._health: health.aio.HealthServicer | None = None
