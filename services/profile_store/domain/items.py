@@ -74,6 +74,15 @@ def is_superseded(stored_at_ms: int, incoming_at_ms: int) -> bool:
     return incoming_at_ms < stored_at_ms
 
 
+def size_bound(item: Item) -> int:
+    """Give a number of bytes that the item does not exceed as a message: four for each character, and some around."""
+    characters = len(item.title) + len(item.description)
+    for name, value in item.attributes.items():
+        texts = value if isinstance(value, tuple) else (value,) if isinstance(value, str) else ()
+        characters += len(name) + sum(map(len, texts)) + 8 * len(texts)
+    return 4 * characters + 32 * len(item.attributes) + 2_048
+
+
 def check_item_ref(ref: ItemRef, *, path: str = "") -> None:
     """Refuse an identity that breaks the limits; `path` goes before the field's name.
 

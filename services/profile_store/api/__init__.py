@@ -1,1 +1,0 @@
-"""The gRPC way in: messages to domain, one call, domain to messages."""
