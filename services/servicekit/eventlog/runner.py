@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -31,7 +31,7 @@ ORIGIN_PARTITION_HEADER = "dlq-origin-partition"
 ORIGIN_OFFSET_HEADER = "dlq-origin-offset"
 ORIGIN_TIMESTAMP_HEADER = "dlq-origin-timestamp-ms"
 
-_POLL_S = 0.25  # how late a stop may be noticed
+_POLL_S = 1.0
 _LAG_INTERVAL_S = 1.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 5.0
@@ -113,7 +113,7 @@ class ConsumerRunner:
         """
         with suppress(_StoppedError):
             while not stop.is_set():
-                records = await self._persist(self._gather, stop)
+                records = await self._persist(lambda: _unless(stop, self._gather()), stop)
                 if records:
                     failures = await self._handle_batch(records, stop)
                     self._judge(records, failures)
@@ -202,6 +202,21 @@ class ConsumerRunner:
                 await asyncio.wait_for(stop.wait(), pause_s)
                 raise _StoppedError
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, T]) -> T:
+    """Do the work, and give it up when `stop` is set first."""
+    task = asyncio.create_task(work)
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise _StoppedError
+        return task.result()
+    finally:
+        for each in (task, stopped):
+            each.cancel()
+        await asyncio.gather(task, stopped, return_exceptions=True)
 
 
 def _place(record: Record) -> tuple[str, int, int]:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from secrets import token_hex
 
 from servicekit.clock import Clock
+from servicekit.errors import FailedPreconditionError
 from servicekit.eventlog.port import Offsets, Record, StaleOwnerError, Start, TopicPartition
 from servicekit.eventlog.sqlite.group_file import Member, Share
 from servicekit.eventlog.sqlite.membership import Membership
@@ -35,12 +36,14 @@ class SqliteConsumer:
         self._membership: Membership | None = None
         if group is not None:
             who = Member(group, member or token_hex(8), instance=token_hex(8), topics=self._topics)
-            self._membership = Membership(reader, who, clock=clock, session_ms=session_ms, on_news=self._changed.set)
+            self._membership = Membership(reader, who, clock=clock, session_ms=session_ms, on_share=self._hear_share)
         self._positions: dict[TopicPartition, int] = {}
         self._floors: dict[TopicPartition, int] = {}  # a commit below belongs to an earlier ownership
         self._paused: set[TopicPartition] = set()
         self._turn = 0
         self._started = False
+        self._share: Share | None = None  # what the group last said, until it is followed
+        self._refused: FailedPreconditionError | None = None
 
     async def poll(self, *, max_records: int, timeout_s: float) -> Sequence[Record]:
         """See EventConsumer."""
@@ -113,24 +116,37 @@ class SqliteConsumer:
         if self._membership is None:
             self._positions = await self._reader.run(self._first_offsets)
         else:
-            await self._apply(await self._membership.join(), self._membership)
+            self._share = await self._membership.join()
+            await self._follow_group()
         self._started = True
 
-    async def _follow_group(self) -> None:
-        if self._membership is not None and (share := self._membership.news()):
-            await self._apply(share, self._membership)
+    def _hear_share(self, share: Share | FailedPreconditionError) -> None:
+        if isinstance(share, FailedPreconditionError):
+            self._refused = share
+        elif share.surplus or share.held != self._positions.keys():
+            self._share = share
+        else:
+            return
+        self._changed.set()
 
-    async def _apply(self, share: Share, membership: Membership) -> None:
-        if share.surplus:
-            for where in share.surplus:
-                self._positions.pop(where, None)
-            share = await membership.give_up(share.surplus)
-        for where in self._positions.keys() - share.held:
-            del self._positions[where]
-        if gained := share.held - self._positions.keys() - share.surplus:
-            starts = await self._reader.run(self._begin, gained, share.committed, membership)
-            self._positions.update(starts)
-            self._floors.update(starts)
+    async def _follow_group(self) -> None:
+        """Give up what others shall have and take up what is ours; a cancelled call is caught up by the next."""
+        if self._membership is None:
+            return
+        if self._refused is not None:
+            raise self._refused
+        while (share := self._share) is not None:
+            for where in self._positions.keys() - (share.held - share.surplus):
+                del self._positions[where]
+            if share.surplus:
+                self._share = await self._membership.give_up(share.surplus)
+                continue
+            if gained := share.held - self._positions.keys():
+                starts = await self._reader.run(self._begin, gained, share.committed, self._membership)
+                self._positions.update(starts)
+                self._floors.update(starts)
+            if self._share is share:
+                self._share = None
 
     async def _fetch(self, max_records: int) -> list[Record]:
         order = sorted(self._positions.keys() - self._paused)

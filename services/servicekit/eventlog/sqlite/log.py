@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from secrets import token_hex
 
 from servicekit.clock import Clock, SystemClock
 from servicekit.eventlog.port import NewRecord, Offsets, Start, TopicPartition, TopicSpec
@@ -30,8 +31,9 @@ class SqliteEventLog:
         self._folder = folder
         self._clock = clock or SystemClock()
         self._session_ms = session_ms
-        self._reader = LogReader(folder)
-        self._writer = AppendWriter(folder, sync=sync, clock=self._clock, on_commit=self._reader.wake)
+        name = token_hex(8)
+        self._reader = LogReader(folder, name=name)
+        self._writer = AppendWriter(folder, name=name, sync=sync, clock=self._clock, on_commit=self._reader.wake)
         self._consumers: list[SqliteConsumer] = []
 
     async def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:

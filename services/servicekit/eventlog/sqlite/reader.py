@@ -1,4 +1,4 @@
-"""What the consumers of a process share: a thread that reads and a watch for what others append."""
+"""What the consumers of a process share: a thread that reads and the news that there is something to read."""
 
 import asyncio
 import sqlite3
@@ -9,29 +9,31 @@ from typing import ParamSpec, TypeVar
 
 from servicekit.errors import FailedPreconditionError
 from servicekit.eventlog.sqlite.connection import store_errors
+from servicekit.eventlog.sqlite.doorbell import Doorbell
 from servicekit.eventlog.sqlite.group_file import GroupFile
 from servicekit.eventlog.sqlite.topic_file import TopicFile
 
-_WATCH_INTERVAL_S = 0.01
+_WATCH_INTERVAL_S = 0.5
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class LogReader:
-    """One thread for blocking reads, one timer for what other processes append.
+    """One thread for blocking reads, and the news of each topic that has a consumer.
 
-    Every 10 ms the watch asks SQLite for each topic that has a consumer whether its file has changed (about 5 µs a
-    topic). What this process appends is told by `wake` at once.
+    News come from `wake` when this process has appended, from the topic's doorbell when another has, and, should a
+    ring get lost, from a look at the file twice a second.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, name: str) -> None:
         self._folder = folder
+        self._name = name
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="event-log-reader")
         self._files: dict[str, TopicFile] = {}
         self._groups: GroupFile | None = None
         self._closed = False
-        self._watched: dict[str, TopicFile] = {}
+        self._bells: dict[str, Doorbell] = {}
         self._sleepers: dict[asyncio.Event, frozenset[str]] = {}
         self._watch: asyncio.Task[None] | None = None
 
@@ -58,31 +60,31 @@ class LogReader:
             self._groups = GroupFile(self._folder)
         return self._groups
 
-    async def watch(self, topics: Iterable[str], changed: asyncio.Event) -> None:
+    async def watch(self, topics: Iterable[str], news: asyncio.Event) -> None:
         """Set the event whenever one of the topics has changed, until `unwatch`."""
         names = frozenset(topics)
-        for name in names - self._watched.keys():
-            file = await self.run(TopicFile, self._folder, name, sync="normal")
-            if name in self._watched:
-                file.close()
-            else:
-                self._watched[name] = file
-        self._sleepers[changed] = names
+        for name in names:
+            await self.run(self.topic, name)  # a topic that does not exist is told here
+        for name in names - self._bells.keys():
+            bell = Doorbell(self._folder, name, self._name)
+            self._bells[name] = bell
+            asyncio.get_running_loop().add_reader(bell.fileno(), self._hear, name)
+        self._sleepers[news] = names
         if self._watch is None:
             self._watch = asyncio.create_task(self._look(), name="event-log-watch")
 
-    def unwatch(self, changed: asyncio.Event) -> None:
+    def unwatch(self, news: asyncio.Event) -> None:
         """Forget the event."""
-        self._sleepers.pop(changed, None)
+        self._sleepers.pop(news, None)
         if not self._sleepers and self._watch is not None:
             self._watch.cancel()
             self._watch = None
 
     def wake(self, topics: Iterable[str]) -> None:
         """Set the events of those who watch one of the topics."""
-        for changed, names in self._sleepers.items():
+        for news, names in self._sleepers.items():
             if not names.isdisjoint(topics):
-                changed.set()
+                news.set()
 
     async def close(self) -> None:
         """End the watch and the thread, and close the files."""
@@ -91,25 +93,30 @@ class LogReader:
         self._sleepers.clear()
         if self._watch is not None:
             self._watch.cancel()
+        for bell in self._bells.values():
+            asyncio.get_running_loop().remove_reader(bell.fileno())
+            bell.close()
         await self.run(self._close_files)
         self._closed = True
         self._thread.shutdown()
 
+    def _hear(self, topic: str) -> None:
+        self._bells[topic].clear()
+        self.wake([topic])
+
     async def _look(self) -> None:
         versions: dict[str, int] = {}
         while True:
-            changed = []
-            for name, file in self._watched.items():
-                version = _version_of(file)
-                if versions.get(name) != version:
-                    versions[name] = version
-                    changed.append(name)
-            if changed:
-                self.wake(changed)
             await asyncio.sleep(_WATCH_INTERVAL_S)
+            found = await self.run(self._versions, tuple(self._bells))
+            self.wake([topic for topic, version in found.items() if versions.get(topic) != version])
+            versions = found
+
+    def _versions(self, topics: Iterable[str]) -> dict[str, int]:
+        return {topic: _version_of(self.topic(topic)) for topic in topics}
 
     def _close_files(self) -> None:
-        for file in (*self._files.values(), *self._watched.values()):
+        for file in self._files.values():
             file.close()
         if self._groups is not None:
             self._groups.close()

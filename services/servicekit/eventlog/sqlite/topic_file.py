@@ -1,6 +1,7 @@
 """One topic in one SQLite file: a table per partition, appended to at its end."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -12,6 +13,7 @@ from servicekit.eventlog.partitions import partition_of
 from servicekit.eventlog.port import NewRecord, Record, TopicPartition, TopicSpec
 from servicekit.eventlog.sqlite.connection import Checkpointer, Sync, connect, write_transaction
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 TOPIC_SUFFIX = ".topic.sqlite3"
 
 _MAINTENANCE_STEP = 2_000
@@ -60,7 +62,7 @@ class TopicFile:
         Raises:
             FailedPreconditionError: It exists with another number of partitions.
         """
-        if not spec.name.replace(".", "").replace("_", "").replace("-", "").isalnum() or spec.partitions < 1:
+        if not _NAME.fullmatch(spec.name) or spec.partitions < 1:
             raise InvalidArgumentError(f"{spec} has no usable name or no partition")
         with (
             closing(connect(folder / f"{spec.name}{TOPIC_SUFFIX}", sync="full")) as connection,
@@ -137,7 +139,7 @@ class TopicFile:
         return records
 
     def version(self) -> int:
-        """Give a number that changes when another connection has written; costs microseconds and no lock."""
+        """Give a number that changes when another connection has written."""
         with closing(self._connection.execute("PRAGMA data_version")) as cursor:
             return int(cursor.fetchone()[0])
 

@@ -13,6 +13,7 @@ from servicekit.clock import Clock
 from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from servicekit.eventlog.port import MAX_VALUE_BYTES, NewRecord, TopicPartition
 from servicekit.eventlog.sqlite.connection import Sync, store_errors
+from servicekit.eventlog.sqlite.doorbell import Ringer
 from servicekit.eventlog.sqlite.topic_file import TOPIC_SUFFIX, TopicFile
 from servicekit.logs import get_logger
 
@@ -38,8 +39,11 @@ class AppendWriter:
     first append, where `on_commit` is told the topics written.
     """
 
-    def __init__(self, folder: Path, *, sync: Sync, clock: Clock, on_commit: Callable[[Iterable[str]], None]) -> None:
+    def __init__(
+        self, folder: Path, *, name: str, sync: Sync, clock: Clock, on_commit: Callable[[Iterable[str]], None]
+    ) -> None:
         self._folder = folder
+        self._ringer = Ringer(folder, own=name)
         self._sync: Sync = sync
         self._clock = clock
         self._on_commit = on_commit
@@ -93,6 +97,7 @@ class AppendWriter:
                 self._append_together(together, loop)
             if time.monotonic() >= maintenance_due:
                 maintenance_due = time.monotonic() + (0.0 if self._maintain() else _MAINTENANCE_INTERVAL_S)
+        self._ringer.close()
         for file in self._files.values():
             file.close()
 
@@ -116,6 +121,8 @@ class AppendWriter:
             loop.call_soon_threadsafe(_fail, calls, error)
         else:
             loop.call_soon_threadsafe(self._succeed, calls, places)
+            for topic in calls[0].topics:
+                self._ringer.ring(topic)
             self._keep_short(calls[0].topics)
 
     def _commit(self, calls: Sequence[_Append]) -> Places:
