@@ -53,6 +53,10 @@ def load_settings(kind: type[S]) -> S:
     except ValidationError as error:
         for problem in error.errors(include_url=False):
             name = "_".join(str(part) for part in problem["loc"]).upper()
-            given = "" if problem["type"] == "missing" else f" (it is {problem['input']!r})"
-            sys.stderr.write(f"set {name} differently: {problem['msg']}{given}\n")
+            if problem["type"] == "default_factory_not_called":
+                continue  # a default that is made of another value, which has a line of its own
+            if problem["type"] == "missing":
+                sys.stderr.write(f"{name} is not set, and there is no default\n")
+            else:
+                sys.stderr.write(f"{name} is {problem['input']!r}: {problem['msg']}\n")
         raise SystemExit(BAD_SETTINGS_EXIT_CODE) from error

@@ -3,10 +3,10 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from inspect import isawaitable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 import grpc.aio
 
@@ -37,7 +37,13 @@ async def served(
         yield server, channel
 
 
-async def eventually(check: Callable[[], T | Awaitable[T]], *, timeout_s: float = 5.0, interval_s: float = 0.01) -> T:
+@overload
+async def eventually(
+    check: Callable[[], Coroutine[Any, Any, T]], *, timeout_s: float = 5.0, interval_s: float = 0.01
+) -> T: ...
+@overload
+async def eventually(check: Callable[[], T], *, timeout_s: float = 5.0, interval_s: float = 0.01) -> T: ...
+async def eventually(check: Callable[[], Any], *, timeout_s: float = 5.0, interval_s: float = 0.01) -> Any:
     """Call `check` until it gives something true and raises nothing, and give that.
 
     Raises:
@@ -48,7 +54,7 @@ async def eventually(check: Callable[[], T | Awaitable[T]], *, timeout_s: float 
         last: Exception | None = None
         try:
             outcome = check()
-            result: T = await outcome if isawaitable(outcome) else outcome
+            result = await outcome if isawaitable(outcome) else outcome
             if result:
                 return result
         except (AssertionError, LookupError, OSError, ValueError, RuntimeError) as error:

@@ -122,9 +122,12 @@ class RpcChannel:
         timeout_s = self._granted_s(time.monotonic() + min(timeout_s, remaining_s() - MARGIN_S))
         self._before_call()
         call = stub_method(request, timeout=timeout_s, metadata=_metadata())
-        ended = False
+        answered = ended = False
         try:
             async for response in call:
+                if not answered and self._breaker is not None:
+                    self._breaker.succeeded()  # at once: nobody knows how long the reader takes
+                answered = True
                 yield response
             ended = True
             self._after_call(grpc.StatusCode.OK)
@@ -135,7 +138,8 @@ class RpcChannel:
         finally:
             if not ended:
                 call.cancel()
-                self._abandoned()
+                if not answered:
+                    self._abandoned()
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Wait until the other side is connected.

@@ -24,7 +24,7 @@ class GrpcServer:
 
     It starts NOT_SERVING: whoever wired the service calls `set_serving(True)` once it can answer. `stop` says
     NOT_SERVING under the name "" (readiness), leaves the services' own names alone (liveness), takes no more calls,
-    lets those in flight finish within the grace and closes.
+    lets those in flight finish within the grace and closes. Whoever watches the health is in flight too.
     """
 
     def __init__(
