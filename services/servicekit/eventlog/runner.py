@@ -144,7 +144,9 @@ class ConsumerRunner:
 
     def _judge(self, records: Sequence[Record], failures: Sequence[RecordFailure]) -> None:
         failed = {_place(failure.record) for failure in failures}
-        for record in records:
+        if not failed:
+            self._failures_in_a_row = 0
+        for record in records if failed else ():
             self._failures_in_a_row = self._failures_in_a_row + 1 if _place(record) in failed else 0
             if self._failures_in_a_row > self._max_failures:
                 last = failures[-1].error
@@ -173,7 +175,8 @@ class ConsumerRunner:
         await self._persist(lambda: self._producer.append(letters), stop)
 
     async def _commit(self, records: Sequence[Record], stop: asyncio.Event) -> None:
-        offsets = {TopicPartition(record.topic, record.partition): record.offset + 1 for record in records}
+        reached = {(record.topic, record.partition): record.offset + 1 for record in records}
+        offsets = {TopicPartition(*where): offset for where, offset in reached.items()}
         try:
             await self._persist(lambda: self._consumer.commit(offsets), stop)
         except StaleOwnerError as error:

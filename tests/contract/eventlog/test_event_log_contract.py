@@ -62,6 +62,13 @@ async def read_all(consumer: EventConsumer) -> list[Record]:
     return found
 
 
+async def poll_on(consumer: EventConsumer) -> None:
+    """Poll until an error comes."""
+    async with asyncio.timeout(10):
+        while True:
+            await consumer.poll(max_records=1, timeout_s=0.05)
+
+
 async def settle(consumers: Sequence[EventConsumer], partitions: int) -> None:
     """Poll in turns until the consumers own all the partitions in equal parts."""
     async with asyncio.timeout(10):
@@ -132,8 +139,8 @@ class EventLogContract(ABC):
     async def test_a_call_is_all_or_nothing(self, log: EventLog) -> None:
         producer = log.producer()
         good = records_of(PLAIN, "a:1")
-        with pytest.raises(NotFoundError, match="no.such"):
-            await producer.append([*good, NewRecord("no.such", "a", b"")])
+        with pytest.raises(NotFoundError, match="no_such"):
+            await producer.append([*good, NewRecord("no_such", "a", b"")])
         with pytest.raises(InvalidArgumentError):
             await producer.append([*good, NewRecord(PLAIN.name, "a", bytes(MAX_VALUE_BYTES + 1))])
         assert await producer.append([]) == []
@@ -141,11 +148,11 @@ class EventLogContract(ABC):
         await producer.append([NewRecord(PLAIN.name, "a", bytes(MAX_VALUE_BYTES))])
 
     async def test_an_unknown_topic_is_told(self, log: EventLog) -> None:
-        consumer = log.consumer(["no.such"], group="g")
-        with pytest.raises(NotFoundError, match="no.such"):
+        consumer = log.consumer(["no_such"], group="g")
+        with pytest.raises(NotFoundError, match="no_such"):
             await consumer.poll(max_records=1, timeout_s=0)
         with pytest.raises(NotFoundError):
-            await log.end_offsets(["no.such"])
+            await log.end_offsets(["no_such"])
 
     async def test_topics_are_made_once(self, log: EventLog) -> None:
         await log.producer().append(records_of(PLAIN, "a:1"))
@@ -195,7 +202,7 @@ class EventLogContract(ABC):
             replica = log.consumer([PLAIN.name], group=None)
             found = await read(replica, 2)
             await replica.commit(after(found))
-            assert replica.position() | after(found) == replica.position()
+            assert after(found).items() <= replica.position().items()
 
     async def test_a_group_resumes_where_it_committed(self, log: EventLog) -> None:
         await log.producer().append(records_of(SINGLE, "a:1", "a:2", "a:3", "a:4"))
@@ -259,9 +266,7 @@ class EventLogContract(ABC):
         with pytest.raises(StaleOwnerError):
             await before.commit({TopicPartition(PLAIN.name, 0): 1})
         with pytest.raises(FailedPreconditionError, match="worker-0"):
-            async with asyncio.timeout(10):
-                while True:
-                    await before.poll(max_records=1, timeout_s=0.05)
+            await poll_on(before)
 
     async def test_start_says_where_a_new_reader_begins(self, log: EventLog) -> None:
         await log.producer().append(records_of(SINGLE, "a:1", "a:2", "a:3"))
@@ -375,40 +380,38 @@ class EventLogContract(ABC):
         random = Random(seed)
         producer = log.producer()
         members = [log.consumer([PLAIN.name], group="g")]
-        appended: dict[TopicPartition, int] = defaultdict(int)
-        delivered: dict[TopicPartition, int] = defaultdict(int)  # the next offset never delivered so far
+        appended: dict[TopicPartition, int] = {}
+        delivered: dict[TopicPartition, int] = defaultdict(int)  # the first offset never delivered so far
         for _ in range(150):
             member = random.choice(members)
-            match random.choice(["append", "poll", "poll", "poll", "join", "leave"]):
-                case "append":
-                    batch = records_of(PLAIN, *(f"key{random.randrange(30)}:" for _ in range(random.randrange(1, 20))))
-                    appended |= {where: offset + 1 for where, offset in await producer.append(batch)}
-                case "poll":
-                    records = await member.poll(max_records=random.randrange(1, 30), timeout_s=0)
-                    for record in records:
-                        where = TopicPartition(record.topic, record.partition)
-                        assert record.offset <= delivered[where], "skipped a record"
-                        delivered[where] = max(delivered[where], record.offset + 1)
-                    if random.random() < 0.7:
-                        await member.commit(after(records))
-                    else:
-                        members.remove(member)
-                        await member.close()
-                        members.append(log.consumer([PLAIN.name], group="g"))
-                case "join" if len(members) < 3:
-                    members.append(log.consumer([PLAIN.name], group="g"))
-                case "leave" if len(members) > 1:
-                    members.remove(member)
-                    await member.close()
+            what = random.choice(["append", "poll and commit", "poll and commit", "poll and leave", "join", "leave"])
+            if what == "append":
+                batch = records_of(PLAIN, *(f"key{random.randrange(30)}:" for _ in range(random.randrange(1, 20))))
+                appended |= {where: offset + 1 for where, offset in await producer.append(batch)}
+            if what.startswith("poll"):
+                records = await member.poll(max_records=random.randrange(1, 30), timeout_s=0)
+                deliver(records, delivered)
+                if what == "poll and commit":
+                    await member.commit(after(records))
+            if what.endswith("leave"):
+                members.remove(member)
+                await member.close()
+            if not members or (what == "join" and len(members) < 3):
+                members.append(log.consumer([PLAIN.name], group="g"))
         async with asyncio.timeout(10):
             while any(delivered[where] < end for where, end in appended.items()):
                 for member in members:
                     records = await member.poll(max_records=50, timeout_s=0.02)
+                    deliver(records, delivered)
                     await member.commit(after(records))
-                    for record in records:
-                        where = TopicPartition(record.topic, record.partition)
-                        assert record.offset <= delivered[where], "skipped a record"
-                        delivered[where] = max(delivered[where], record.offset + 1)
+
+
+def deliver(records: Sequence[Record], delivered: dict[TopicPartition, int]) -> None:
+    """Note what was delivered, and see that nothing was skipped."""
+    for record in records:
+        where = TopicPartition(record.topic, record.partition)
+        assert record.offset <= delivered[where], "skipped a record"
+        delivered[where] = max(delivered[where], record.offset + 1)
 
 
 async def settle_alone(member: EventConsumer, expected: Sequence[Record]) -> None:

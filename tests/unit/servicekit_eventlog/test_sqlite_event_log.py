@@ -1,6 +1,7 @@
 """What only the SQLite log has: other logs on the same files, locks, the write-ahead log's length, idle cost."""
 
 import asyncio
+import os
 import sqlite3
 import statistics
 import time
@@ -15,6 +16,7 @@ from servicekit.eventlog.open import open_event_log
 from servicekit.eventlog.partitions import partition_of, share_partitions
 from servicekit.eventlog.port import NewRecord, TopicPartition, TopicSpec
 from servicekit.eventlog.sqlite import SqliteEventLog, connection
+from servicekit.eventlog.sqlite.doorbell import Doorbell, Ringer
 from servicekit.eventlog.topics import default_specs, dlq
 
 TOPIC = "done"
@@ -49,6 +51,24 @@ async def test_an_append_elsewhere_wakes_within_milliseconds(log: SqliteEventLog
         assert len(await poll) == 1
         waits.append(time.perf_counter() - started)
     assert statistics.median(waits) < 0.02
+
+
+async def test_the_bell_of_a_dead_process_is_taken_down(tmp_path: Path) -> None:
+    dead, living = Doorbell(tmp_path, TOPIC, "dead"), Doorbell(tmp_path, TOPIC, "living")
+    ringer = Ringer(tmp_path, own="own")
+    ringer.ring(TOPIC)
+    os.close(dead.fileno())  # as the kernel does for a killed process
+    for _ in range(3):
+        ringer.ring(TOPIC)
+    assert [path.name for path in (tmp_path / "wake" / TOPIC).iterdir()] == ["living"]
+    assert os.read(living.fileno(), 10) == bytes(4)
+    abandoned = tmp_path / "wake" / TOPIC / "abandoned"
+    os.mkfifo(abandoned)
+    os.utime(abandoned, (1, 1))
+    ringer.ring(TOPIC)
+    assert not abandoned.exists()
+    ringer.close()
+    living.close()
 
 
 async def test_idle_consumers_cost_little(log: SqliteEventLog) -> None:

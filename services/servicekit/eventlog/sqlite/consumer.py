@@ -154,19 +154,25 @@ class SqliteConsumer:
             return []
         self._turn = (self._turn + 1) % len(order)  # no partition may starve the others
         order = order[self._turn :] + order[: self._turn]
-        records = await self._reader.run(self._read, [(where, self._positions[where]) for where in order], max_records)
-        for record in records:
-            self._positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        positions = [(where, self._positions[where]) for where in order]
+        records, reached = await self._reader.run(self._read, positions, max_records)
+        self._positions.update(reached)
         return records
 
     # --- in the reading thread ---
 
-    def _read(self, positions: Sequence[tuple[TopicPartition, int]], max_records: int) -> list[Record]:
+    def _read(
+        self, positions: Sequence[tuple[TopicPartition, int]], max_records: int
+    ) -> tuple[list[Record], dict[TopicPartition, int]]:
+        """Read on at these positions, and give the records and the positions behind them."""
         records: list[Record] = []
+        reached: dict[TopicPartition, int] = {}
         for where, position in positions:
-            if (room := max_records - len(records)) > 0:
-                records.extend(self._reader.topic(where.topic).read(where.partition, position, room))
-        return records
+            room = max_records - len(records)
+            if room > 0 and (found := self._reader.topic(where.topic).read(where.partition, position, room)):
+                records.extend(found)
+                reached[where] = found[-1].offset + 1
+        return records, reached
 
     def _begin(
         self, gained: Collection[TopicPartition], committed: Offsets, membership: Membership
