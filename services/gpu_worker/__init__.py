@@ -1,0 +1,1 @@
+"""gpu_worker: embeds what is new, trains what is learned, publishes model versions."""
