@@ -18,6 +18,7 @@ from servicekit.errors import (
     UnavailableError,
 )
 from servicekit.logs import get_logger
+from servicekit.tasks import is_being_cancelled
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -153,7 +154,8 @@ class MicroBatcher(Generic[Q, R]):
             _fail(batch, error)
         except asyncio.CancelledError:
             _fail(batch, UnavailableError(f"{self._name} was stopped"))
-            raise
+            if is_being_cancelled():
+                raise
         except Exception:  # noqa: BLE001 - logged, and each caller gets an error
             self._log.exception("a batch failed unexpectedly", batcher=self._name)
             _fail(batch, InternalError(f"{self._name} failed; its logs say why"))

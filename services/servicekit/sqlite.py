@@ -126,8 +126,9 @@ class Database:
             self._writer_connection = self._connect()
             _enter_wal(self._writer_connection)
             _migrate(self._writer_connection, migrations)
-        except sqlite3.Error as error:
-            raise error_from_sqlite(error) from error
+        except (sqlite3.Error, ServiceError) as error:
+            self._close_connections()
+            raise (error_from_sqlite(error) if isinstance(error, sqlite3.Error) else error) from error
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix=f"{path.stem}-read")
         self._writer = threading.Thread(target=self._write_groups, name=f"{path.stem}-write", daemon=True)
         self._writer.start()
@@ -169,6 +170,8 @@ class Database:
         Raises:
             ServiceError: SQLite's error in our words.
         """
+        if self._closed:
+            raise self._is_closed()
 
         def call() -> T:
             try:
@@ -197,6 +200,9 @@ class Database:
     def _join(self) -> None:
         self._writer.join()
         self._readers.shutdown()
+        self._close_connections()
+
+    def _close_connections(self) -> None:
         with self._lock:
             for connection in self._connections:
                 connection.close()
@@ -247,9 +253,9 @@ class Database:
         started = time.perf_counter()
         try:
             _run_group(self._writer_connection, group)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ServiceError) as error:
             for write in group:
-                write.error = write.error or error_from_sqlite(error)
+                write.error = write.error or _told(error)
         self._group_size.observe(len(group))
         self._commit_latency.observe(time.perf_counter() - started)
         by_loop: dict[asyncio.AbstractEventLoop, list[_Write[Any]]] = {}
@@ -273,14 +279,14 @@ class Database:
 
 
 def _run_group(connection: sqlite3.Connection, group: list[_Write[Any]]) -> None:
-    """Run all functions in one transaction; SQLite's errors outside of them are raised after a rollback."""
+    """Run all functions in one transaction; what spoils all of it is raised, and nothing of it stays."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         for write in group:
             if not write.done.cancelled():
                 _run_in_savepoint(connection, write)
         connection.execute("COMMIT")
-    except sqlite3.Error:
+    except (sqlite3.Error, ServiceError):
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
@@ -293,19 +299,21 @@ def _run_in_savepoint(connection: sqlite3.Connection, write: _Write[Any]) -> Non
     except BaseException as error:  # whatever it is, it belongs to the one who sent the function
         write.error = _told(error)
         if not connection.in_transaction:
-            raise sqlite3.OperationalError("SQLite rolled the transaction back") from error
+            raise UnavailableError("database: SQLite undid the group that this write was in; try again") from error
         connection.execute("ROLLBACK TO one")
     connection.execute("RELEASE one")
 
 
-def _told(error: BaseException) -> BaseException:
-    told: BaseException = error
+def _told(error: BaseException) -> Exception:
+    """Give the error that the function's sender gets: SQLite's in our words, its own as it is."""
+    told: Exception
     if isinstance(error, sqlite3.Error):
         told = error_from_sqlite(error)
-    elif isinstance(error, StopIteration):  # a future refuses it
-        told = InternalError("the function of a write ran out of an iterator")
-    if told is not error:
-        told.__cause__ = error
+    elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    else:  # a future refuses StopIteration, and the rest would end the loop that waits for it
+        told = InternalError(f"the function of a write ended with {error!r}")
+    told.__cause__ = error
     return told
 
 
@@ -349,12 +357,10 @@ def _check_known(version: int, known: int) -> None:
 def _statements(script: str) -> list[str]:
     """Split a script, since executescript would commit in between."""
     statements: list[str] = []
-    current = ""
-    for line in script.splitlines(keepends=True):
-        current += line
-        if sqlite3.complete_statement(current):
-            statements.append(current)
-            current = ""
-    if current.strip():
-        statements.append(current)
-    return statements
+    start = 0
+    for position, character in enumerate(script, start=1):
+        # SQLite knows whether a semicolon ends a statement or stands in a text, a comment or a trigger.
+        if character == ";" and sqlite3.complete_statement(script[start:position]):
+            statements.append(script[start:position])
+            start = position
+    return [*statements, script[start:]]

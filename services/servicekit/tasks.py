@@ -1,4 +1,4 @@
-"""Background tasks that do not die unseen: a crash is logged and stops the service."""
+"""What the library lacks around tasks: background tasks do not die unseen, a cancellation shows whose it is."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,6 +6,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from servicekit.logs import get_logger
+
+
+def is_being_cancelled() -> bool:
+    """Tell, on a CancelledError, the current task's own cancellation from that of what it waited for.
+
+    A gRPC call raises it too when its channel is closed.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class BackgroundTasks:

@@ -18,6 +18,7 @@ from servicekit.request_id import METADATA_KEY, current_request_id
 from servicekit.rpc.breaker import CircuitBreaker
 from servicekit.rpc.errors import error_from_rpc
 from servicekit.rpc.server import MAX_MESSAGE_BYTES
+from servicekit.tasks import is_being_cancelled
 
 # Kept back from the deadline of whoever calls, so that it can still say who was late.
 MARGIN_S = 0.002
@@ -177,7 +178,7 @@ class RpcChannel:
             raise
         except asyncio.CancelledError as error:
             self._abandoned()
-            if _is_being_cancelled():
+            if is_being_cancelled():
                 raise
             raise UnavailableError(f"the channel to {self._name} was closed during the call") from error
         except BaseException:
@@ -211,12 +212,6 @@ class RpcChannel:
     def _abandoned(self) -> None:
         if self._breaker is not None:
             self._breaker.abandoned()
-
-
-def _is_being_cancelled() -> bool:
-    """Tell a cancelled caller from a call that the closing channel has cancelled."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _metadata() -> tuple[tuple[str, str], ...] | None:
