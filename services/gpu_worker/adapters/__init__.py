@@ -1,0 +1,1 @@
+"""What lies outside, one thing a file."""
