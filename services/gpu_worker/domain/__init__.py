@@ -1,1 +1,1 @@
-"""Types, rules and ports of embedding and training."""
+"""Types, rules and ports of gpu_worker."""

@@ -1,125 +1,131 @@
-"""What training gets and what it gives: the contract of `gpu_worker.training.train`."""
+"""What training takes and gives: plain arrays, whoever gathered them and wherever they go."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpu_worker.domain.items import Item
-from servicekit.arrays import Floats, Ints, Keys
+from servicekit.arrays import Floats, Keys
 
+Halfs = npt.NDArray[np.float16]
+Numbers = npt.NDArray[np.int32]
+"""Item numbers: positions in the sorted item keys."""
 Progress = Callable[[str, float], None]
-"""Told what is being done, for people, and how much of the training is done, 0 to 1."""
+"""Told the stage for people and the part done, 0 to 1."""
 
 
 class HoldOut(StrEnum):
-    """Which interactions the blend is fitted on and judged by."""
+    """Which interactions the blend is fitted and judged on."""
 
     TIME = "time"
     RANDOM = "random"
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingConfig:
-    """What a deployment may set.
+class TrainingItem:
+    """What training wants to know of an item besides its interactions."""
 
-    Args:
-        threads: How many threads linear algebra may use.
-        neighbours: The most entries of a row of an item-item table.
-    """
-
-    threads: int = 1
-    neighbours: int = 400
+    item_type: str
+    item_id: str
+    people: Sequence[str] = ()
+    genres: Sequence[str] = ()
+    recommendable: bool = True
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class TrainingData:
-    """One tenant's catalogue and interactions; N items, U users, E interactions, M embedded items.
-
-    Item numbers are positions in `item_keys`, user numbers positions in `user_keys`. Interactions with items that the
-    catalogue does not have are left out.
+    """A tenant's catalogue and history.
 
     Args:
-        tenant: Whose.
-        item_keys: int64[N], sorted.
-        items: The N items in that order; hidden ones are among them.
-        user_keys: int64[U], sorted.
-        users: int32[E], the user number of each interaction; interactions are sorted by user, time and arrival.
-        item_numbers: int32[E].
-        weights: float32[E], signed.
-        times_ms: int64[E].
-        content_keys: int64[M], sorted, of items of the catalogue.
-        content_vectors: float32[M, D], of length 1.
+        item_keys: int64[N], sorted, distinct; the position is the item number.
+        items: N items, in that order.
+        user_keys: int64[I], of each interaction, grouped by user.
+        interaction_keys: int64[I], item keys; by user, then time, then order of arrival. Unknown items are left out.
+        weights: float32[I], signed.
+        times_ms: int64[I].
+        vector_keys: int64[M], sorted: the items whose text is embedded.
+        vectors: float32[M, D], of length 1.
     """
 
-    tenant: str
     item_keys: Keys
-    items: tuple[Item, ...]
+    items: Sequence[TrainingItem]
     user_keys: Keys
-    users: Ints
-    item_numbers: Ints
+    interaction_keys: Keys
     weights: Floats
     times_ms: Keys
-    content_keys: Keys
-    content_vectors: Floats
+    vector_keys: Keys
+    vectors: Floats
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Table:
-    """An item-item table: row = history item, entries = its neighbours, the largest absolute weight first.
+@dataclass(frozen=True, slots=True)
+class ItemTable:
+    """An item-item table in rows: the row of a history item lists the items that follow from it.
 
     Args:
         indptr: int64[N + 1].
-        indices: int32[nnz], item numbers.
-        weights: float16 or float32[nnz], signed.
+        indices: int32[nnz], item numbers, by falling weight within a row.
+        weights: float16[nnz], signed.
     """
 
-    indptr: npt.NDArray[np.int64]
-    indices: npt.NDArray[np.int32]
-    weights: npt.NDArray[np.float16] | npt.NDArray[np.float32]
+    indptr: Keys
+    indices: Numbers
+    weights: Halfs
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Judgement:
-    """How good the lists for the hold-out were, user by user.
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """How vector_search turns a history into the weights of a table's rows.
+
+    The weight of the history item at position p (0 is the newest; items of one moment share their mean position when
+    `ties_share_position`) is strength * 0.5^(p / half_life_items) * (floor + (1 - floor) * 0.5^(s / half_life_s)),
+    with s the seconds before the user's newest interaction; a half-life of None does not decay.
 
     Args:
-        user_keys: int64[Q], the users judged, sorted.
-        ndcg: For "blend", "popularity" and each source alone: float32[Q], the mean NDCG@10 of the user's lists.
-        metrics: For the same names: the mean over all users of each metric, such as "NDCG@10" or "HR@10".
+        scale: Every share of the source is multiplied by it.
+        retrieval_weight: The share's weight in the choice of candidates; 0 only adds a feature.
     """
 
-    user_keys: Keys
-    ndcg: Mapping[str, Floats]
-    metrics: Mapping[str, Mapping[str, float]]
+    scale: float
+    retrieval_weight: float
+    half_life_items: float | None = None
+    ties_share_position: bool = False
+    half_life_s: float | None = None
+    time_floor: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """Item factors with a linear fold-in: a user is the weighted sum of the fold-in rows of the history.
+
+    Args:
+        items: float32[N, F].
+        fold_in: float32[N, F].
+        settings: How the history is weighed; the score is multiplied by the scale.
+    """
+
+    items: Floats
+    fold_in: Floats
+    settings: SourceSettings
+
+
+@dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """What `train(data, config, seed, hold_out, progress)` gives.
+    """A model before it has a name.
 
     Args:
-        tables: Written as `<name>.indptr.npy`, `<name>.indices.npy`, `<name>.weights.npy`.
-        arrays: Further files by name without `.npy`, each with one row per item: "factors" float32[N, F], "fold_in"
-            float32[N, F], "log_popularity" float32[N] and other item columns.
-        manifest: Top-level entries of the manifest: "sources", "retrieval_weights", "item_columns", "factors",
-            "serving" (without "version" and "fallback") and whatever else vector_search or the gateway shall read.
-            Plain JSON.
-        fallback: int32[:200], item numbers of the list that is given when nothing else can be, best first.
-        judgement: The hold-out's verdict.
-        report: For people, into the manifest as "report": seconds by stage, what was chosen and why. Plain JSON.
+        tables: By source name, with the settings of each.
+        item_columns: float32[N] by name, features of items.
+        serving: What the gateway needs: features, weights, sources, graph, fallback; JSON-ready.
+        metrics: Hold-out metrics by ranker ("blend", "popularity", each source) and name ("NDCG@10").
+        report: Choices, seconds by stage, weights; JSON-ready.
     """
 
-    tables: Mapping[str, Table]
-    arrays: Mapping[str, npt.NDArray[Any]]
-    manifest: Mapping[str, Any]
-    fallback: Ints
-    judgement: Judgement
-    report: Mapping[str, Any] = field(default_factory=dict)
-
-
-Train = Callable[[TrainingData, TrainingConfig, int, HoldOut, Progress], TrainedModel]
-"""`train(data, config, seed, hold_out, progress)`: the same data, seed and hold-out give the same model."""
+    tables: Mapping[str, tuple[ItemTable, SourceSettings]]
+    factors: Factors
+    item_columns: Mapping[str, Floats]
+    serving: Mapping[str, Any]
+    metrics: Mapping[str, Mapping[str, float]]
+    report: Mapping[str, Any]
