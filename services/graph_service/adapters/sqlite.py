@@ -11,7 +11,7 @@ from graph_service.adapters.sqlite_schema import MIGRATIONS
 from graph_service.domain.graph import FilterableItem, ItemFacts, Keys, Mutation
 from graph_service.domain.ports import Applied, GraphPath, RelatedItems, RelatednessRule
 from servicekit.filters import AttributeValue
-from servicekit.sqlite import Database
+from servicekit.sqlite import Database, Synchronous
 
 T = TypeVar("T")
 
@@ -27,10 +27,16 @@ _BUSIEST = "SELECT item_key FROM item_degree WHERE users > 0 ORDER BY users DESC
 
 
 class SqliteGraphStore:
-    """Opens or makes the file, for one process. A commit is on the disk: the log's offsets move on behind it."""
+    """Opens or makes the file, for one process.
 
-    def __init__(self, path: Path) -> None:
-        self._database = Database(path, migrations=MIGRATIONS, synchronous="full")
+    Args:
+        path: The file; its folder is made.
+        synchronous: "full": a commit is on the disk before the log's offsets move on behind it; "normal": it survives
+            a killed process, and a power cut may leave out what the log counts as applied.
+    """
+
+    def __init__(self, path: Path, *, synchronous: Synchronous = "full") -> None:
+        self._database = Database(path, migrations=MIGRATIONS, synchronous=synchronous)
 
     async def apply(self, mutations: Sequence[Mutation]) -> Applied:
         """See GraphStore."""

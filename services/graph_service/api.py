@@ -1,0 +1,83 @@
+"""The RPCs: each reads the request, makes one call and writes the answer; a bad element fails alone."""
+# ruff: noqa: D102, N802 - the proto names and describes the methods
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, TypeVar
+
+from graph_service import convert
+from graph_service.application.queries import Explanation, ExplanationQuery
+from graph_service.application.use_cases import GraphUseCases
+from graph_service.domain.graph import Mutation
+from recommendation.graph_service.v1 import graph_service_pb2 as pb
+from recommendation.graph_service.v1 import graph_service_pb2_grpc as pb_grpc
+from servicekit.errors import InvalidArgumentError, ServiceError
+
+SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["GraphService"].full_name
+
+MAX_QUERIES: Final = 256
+MAX_EXPLANATIONS: Final = 64
+MAX_MUTATIONS: Final = 10_000
+
+Message = TypeVar("Message")
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+
+class GraphServicer(pb_grpc.GraphServiceServicer):
+    """The calls of the proto, where each is described."""
+
+    def __init__(self, use_cases: GraphUseCases, reader: convert.MutationReader) -> None:
+        self._use_cases = use_cases
+        self._reader = reader
+
+    async def ExpandUsers(self, request: pb.ExpandUsersRequest, _: object) -> pb.ExpandUsersResponse:
+        _check_count(len(request.queries), "queries", MAX_QUERIES)
+        answers = await _each_alone(request.queries, convert.expansion_from_message, self._use_cases.expand_users)
+        return pb.ExpandUsersResponse(results=map(convert.candidates_to_message, answers))
+
+    async def RelatedItems(self, request: pb.RelatedItemsRequest, _: object) -> pb.RelatedItemsResponse:
+        _check_count(len(request.queries), "queries", MAX_QUERIES)
+        answers = await _each_alone(request.queries, convert.related_from_message, self._use_cases.related_items)
+        return pb.RelatedItemsResponse(results=map(convert.related_to_message, answers))
+
+    async def ExplainRecommendations(
+        self, request: pb.ExplainRecommendationsRequest, _: object
+    ) -> pb.ExplainRecommendationsResponse:
+        _check_count(len(request.queries), "queries", MAX_EXPLANATIONS)
+        answers = await _each_alone(request.queries, convert.explanation_from_message, self._explain)
+        return pb.ExplainRecommendationsResponse(results=map(convert.explanation_to_message, answers))
+
+    async def ApplyMutations(self, request: pb.ApplyMutationsRequest, _: object) -> pb.ApplyMutationsResponse:
+        _check_count(len(request.mutations), "mutations", MAX_MUTATIONS)
+        outcomes = await _each_alone(request.mutations, self._reader.mutation, self._apply)
+        return pb.ApplyMutationsResponse(errors=convert.errors_to_messages(outcomes))
+
+    async def _explain(self, queries: Sequence[ExplanationQuery]) -> list[Explanation]:
+        return [await self._use_cases.explain(query) for query in queries]
+
+    async def _apply(self, mutations: Sequence[Mutation]) -> list[None]:
+        await self._use_cases.apply(mutations)
+        return [None] * len(mutations)
+
+
+async def _each_alone(
+    messages: Iterable[Message],
+    read: Callable[[Message], Question],
+    ask: Callable[[Sequence[Question]], Awaitable[Sequence[Answer | ServiceError]]],
+) -> list[Answer | ServiceError]:
+    """Ask for all that can be read, and give the answers and the faults in the order of the messages."""
+    questions: list[Question] = []
+    answers: list[Answer | ServiceError | None] = []
+    for message in messages:
+        try:
+            questions.append(read(message))
+            answers.append(None)
+        except InvalidArgumentError as error:
+            answers.append(error)
+    asked = iter(await ask(questions) if questions else ())
+    return [next(asked) if answer is None else answer for answer in answers]
+
+
+def _check_count(count: int, field: str, most: int) -> None:
+    if not 1 <= count <= most:
+        raise InvalidArgumentError(f"{field} must have 1 to {most:,} elements, not {count:,}", field=field)

@@ -1,0 +1,163 @@
+"""Wires graph_service and runs it until it is told to stop."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
+
+from graph_service.adapters.sqlite import SqliteGraphStore
+from graph_service.api import SERVICE_NAME, GraphServicer
+from graph_service.application.filling import ListFiller
+from graph_service.application.use_cases import ExpansionRule, GraphUseCases
+from graph_service.application.warming import Warmer
+from graph_service.consumer import GROUP, TOPICS, GraphConsumer
+from graph_service.convert import MutationReader
+from graph_service.domain.graph import InteractionWeights, NodeKind, NodeRule
+from graph_service.domain.graph_cache import GraphCache
+from graph_service.domain.ports import GraphStore, RelatednessRule
+from graph_service.domain.related_lists import FreshnessRule
+from graph_service.settings import GraphServiceSettings
+from recommendation.graph_service.v1 import graph_service_pb2_grpc as pb_grpc
+from servicekit.clock import Clock, SystemClock
+from servicekit.eventlog.open import open_event_log
+from servicekit.eventlog.port import EventConsumer, EventLog
+from servicekit.eventlog.runner import ConsumerRunner
+from servicekit.eventlog.topics import default_specs
+from servicekit.logs import get_logger
+from servicekit.metrics import serve_metrics
+from servicekit.rpc.server import GrpcServer
+from servicekit.tasks import BackgroundTasks
+
+_MEMBER: Final = "graph_service"  # always the same, since only one process can have the SQLite file open
+_BUILT_IN_WEIGHTS: Final = {"view": 1.0, "like": 2.0, "add_to_cart": 3.0, "purchase": 5.0}
+_LOOK_S: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The use cases and what has to run beside them."""
+
+    use_cases: GraphUseCases
+    filler: ListFiller
+    warmer: Warmer
+    reader: MutationReader
+
+    def start(self, tasks: BackgroundTasks) -> None:
+        """Start what computes lists."""
+        tasks.start(self.filler.answer_waiting(), name="fill the cache")
+        tasks.start(self.filler.renew(), name="renew the cache")
+        tasks.start(self.warmer.run(), name="warm the cache")
+
+
+def open_store(settings: GraphServiceSettings) -> SqliteGraphStore:
+    """Open the store that the settings name."""
+    path = settings.data_dir / "graph_service" / "graph.sqlite"
+    return SqliteGraphStore(path, synchronous=settings.sqlite_synchronous)
+
+
+def make_graph(settings: GraphServiceSettings, store: GraphStore, clock: Clock) -> Graph:
+    """Give the use cases on a store."""
+    relatedness = RelatednessRule(
+        person_damping=settings.person_damping,
+        genre_damping=settings.genre_damping,
+        user_damping=settings.user_damping,
+        person_max_degree=settings.person_max_degree,
+        genre_max_degree=settings.genre_max_degree,
+        users_per_item=settings.users_per_item,
+        items_per_user=settings.items_per_user,
+        kept_per_path=settings.related_per_path,
+        explained_users=settings.explained_users,
+    )
+    cache = GraphCache(
+        capacity=settings.cached_lists,
+        max_items=settings.cached_items,
+        rule=FreshnessRule(settings.list_max_age_s, settings.list_max_new_edges, settings.list_min_age_s),
+    )
+    filler = ListFiller(store, cache, relatedness)
+    expansion = ExpansionRule(
+        history_items=settings.history_items,
+        half_life_items=settings.history_half_life_items,
+        kept_per_item=settings.composed_per_item,
+        path_weights=(settings.person_weight, settings.genre_weight, settings.user_weight),
+        fill_timeout_s=settings.fill_timeout_s,
+    )
+    nodes = {
+        NodeKind.PERSON: settings.person_attributes,
+        NodeKind.GENRE: settings.genre_attributes,
+        NodeKind.COUNTRY: settings.country_attributes,
+    }
+    weights = InteractionWeights(_BUILT_IN_WEIGHTS | settings.interaction_weights, settings.rating_centre)
+    return Graph(
+        GraphUseCases(store, cache, filler, relatedness=relatedness, expansion=expansion, clock=clock),
+        filler,
+        Warmer(store, cache, filler, limit=min(settings.warm_lists, settings.cached_lists)),
+        MutationReader(NodeRule(nodes), weights, clock),
+    )
+
+
+def make_server(settings: GraphServiceSettings, graph: Graph) -> GrpcServer:
+    """Give the server of the use cases, not yet started."""
+    return GrpcServer(
+        host=settings.host,
+        port=settings.grpc_port,
+        service_names=(SERVICE_NAME,),
+        register=lambda server: pb_grpc.add_GraphServiceServicer_to_server(
+            GraphServicer(graph.use_cases, graph.reader), server
+        ),
+        shutdown_grace_s=settings.shutdown_grace_s,
+    )
+
+
+def make_runner(
+    settings: GraphServiceSettings, applied: GraphConsumer, log: EventLog, consumer: EventConsumer
+) -> ConsumerRunner:
+    """Give what applies the event log to the use cases."""
+    return ConsumerRunner(
+        consumer,
+        applied.handle,
+        log.producer(),
+        name=GROUP,
+        max_batch=settings.consumer_max_batch,
+        max_failures_in_a_row=settings.consumer_max_failures_in_a_row,
+    )
+
+
+async def run(settings: GraphServiceSettings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set; ready once the store is open and what was in the log at the start is applied."""
+    async with AsyncExitStack() as opened:
+        log = open_event_log(settings.event_log_url)
+        opened.push_async_callback(log.close)
+        store = open_store(settings)
+        opened.push_async_callback(store.close)
+        graph = make_graph(settings, store, SystemClock())
+        await log.ensure_topics(default_specs())
+        tasks = await opened.enter_async_context(BackgroundTasks(stop))
+        server = await opened.enter_async_context(make_server(settings, graph))
+        opened.enter_context(serve_metrics(settings.metrics_port, settings.host))
+        graph.start(tasks)
+        consumer = log.consumer(TOPICS, group=GROUP, member=_MEMBER)
+        applied = GraphConsumer(graph.use_cases, graph.reader)
+        tasks.start(make_runner(settings, applied, log, consumer).run(stop), name="consumer")
+        await _catch_up(log, consumer, applied, stop, settings.ready_wait_s)
+        server.set_serving(True)
+        await stop.wait()
+
+
+async def _catch_up(
+    log: EventLog, consumer: EventConsumer, applied: GraphConsumer, stop: asyncio.Event, patience_s: float
+) -> None:
+    """Wait until everything that is in the log now is applied, at most `patience_s`."""
+    ends = await log.end_offsets(TOPICS)
+    try:
+        async with asyncio.timeout(patience_s):
+            while not stop.is_set():
+                positions = consumer.position()
+                was_read = positions and all(positions[where] >= ends[where] for where in positions)
+                # By the next look the consumer has been handed what was read before this one.
+                await asyncio.sleep(_LOOK_S)
+                if was_read and applied.is_settled:
+                    return
+    except TimeoutError:
+        get_logger(__name__).warning(
+            "ready before the log is read to its end", lag=sum((await consumer.lag()).values())
+        )

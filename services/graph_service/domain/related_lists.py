@@ -1,0 +1,137 @@
+"""The bounded cache of related lists, and the rule when one has to be computed again."""
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from graph_service.domain.composition import Packed, pack
+from graph_service.domain.graph import Floats, Ints
+from graph_service.domain.relatedness import best_first_kept
+
+PathWeights = tuple[float, float, float]
+"""The multiplier of each of CANDIDATE_PATHS."""
+
+
+@dataclass(frozen=True, slots=True)
+class FreshnessRule:
+    """When a list has to be computed again.
+
+    Args:
+        max_age_s: After this time, if anything changed in the graph meanwhile.
+        max_new_edges: After so many interactions with the item; earlier when it has few: after a tenth of its users.
+        min_age_s: Not before this time, whatever happens.
+    """
+
+    max_age_s: float = 300.0
+    max_new_edges: int = 20
+    min_age_s: float = 2.0
+
+
+@dataclass(slots=True)
+class RelatedList:
+    """The related items of one item.
+
+    Args:
+        positions: int32[n] in the item table.
+        scores: float32[n, 3], a column for each of CANDIDATE_PATHS.
+        nodes: The keys of the item's people and genres.
+        users: How many users had an edge to the item.
+        computed_at_s: When, on a monotonic clock.
+        changes: How many changes the graph had seen.
+    """
+
+    positions: Ints
+    scores: Floats
+    nodes: tuple[int, ...]
+    users: int
+    computed_at_s: float
+    changes: int
+    new_edges: int = 0
+    outdated: bool = False
+    _packed: Packed = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    _packed_for: tuple[PathWeights, int] | None = None
+
+    def packed(self, weights: PathWeights, kept: int) -> Packed:
+        """Give the best `kept` entries under these weights of the meta-paths; the latest answer is remembered."""
+        if self._packed_for != (weights, kept):
+            scores = self.combined(weights)
+            best = best_first_kept(scores, kept)
+            best = best[scores[best] > 0]
+            self._packed = pack(self.positions[best], scores[best])
+            self._packed_for = (weights, kept)
+        return self._packed
+
+    def combined(self, weights: PathWeights) -> Floats:
+        """Give float32[n], the weighted sum over the meta-paths."""
+        return self.scores @ np.array(weights, dtype=np.float32)
+
+
+class RelatedLists:
+    """Keeps the lists used last.
+
+    Args:
+        capacity: The most lists; one has 8 KiB at most.
+        rule: When a list has to be computed again.
+    """
+
+    def __init__(self, capacity: int, rule: FreshnessRule) -> None:
+        self._capacity = capacity
+        self._rule = rule
+        self._lists: OrderedDict[int, RelatedList] = OrderedDict()
+        self._keys_of_node: defaultdict[int, set[int]] = defaultdict(set)
+        self.changes = 0
+
+    def __len__(self) -> int:
+        return len(self._lists)
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._lists
+
+    def get(self, key: int) -> RelatedList | None:
+        """Give the list of an item and count it as used."""
+        found = self._lists.get(key)
+        if found is not None:
+            self._lists.move_to_end(key)
+        return found
+
+    def put(self, key: int, computed: RelatedList) -> None:
+        """Keep a list; the one used longest ago may have to go."""
+        self.drop(key)
+        self._lists[key] = computed
+        for node in computed.nodes:
+            self._keys_of_node[node].add(key)
+        if len(self._lists) > self._capacity:
+            self.drop(next(iter(self._lists)))
+
+    def drop(self, key: int) -> None:
+        """Forget a list, if there is one."""
+        dropped = self._lists.pop(key, None)
+        for node in dropped.nodes if dropped is not None else ():
+            keys = self._keys_of_node[node]
+            keys.discard(key)
+            if not keys:
+                del self._keys_of_node[node]
+
+    def note_changed_nodes(self, nodes: Iterable[int]) -> None:
+        """Outdate the lists of all items that have one of these nodes."""
+        for node in nodes:
+            for key in self._keys_of_node.get(node, ()):
+                self._lists[key].outdated = True
+
+    def note_new_edges(self, key: int, count: int) -> None:
+        """Count interactions with an item."""
+        found = self._lists.get(key)
+        if found is not None:
+            found.new_edges += count
+
+    def is_due(self, found: RelatedList, now_s: float) -> bool:
+        """Say whether a list should be computed again."""
+        if found.changes == self.changes:
+            return False
+        age_s = now_s - found.computed_at_s
+        if age_s < self._rule.min_age_s:
+            return False
+        enough = max(1, min(self._rule.max_new_edges, found.users // 10))
+        return found.outdated or found.new_edges >= enough or age_s >= self._rule.max_age_s
