@@ -138,26 +138,23 @@ async def run(settings: GraphServiceSettings, stop: asyncio.Event) -> None:
         consumer = log.consumer(TOPICS, group=GROUP, member=_MEMBER)
         applied = GraphConsumer(graph.use_cases, graph.reader)
         tasks.start(make_runner(settings, applied, log, consumer).run(stop), name="consumer")
-        await _catch_up(log, consumer, applied, stop, settings.ready_wait_s)
+        if not await _catch_up(log, consumer, applied, settings.ready_wait_s):
+            get_logger(__name__).warning("ready before the log is read to its end", waited_s=settings.ready_wait_s)
         server.set_serving(True)
         await stop.wait()
 
 
-async def _catch_up(
-    log: EventLog, consumer: EventConsumer, applied: GraphConsumer, stop: asyncio.Event, patience_s: float
-) -> None:
-    """Wait until everything that is in the log now is applied, at most `patience_s`."""
+async def _catch_up(log: EventLog, consumer: EventConsumer, applied: GraphConsumer, patience_s: float) -> bool:
+    """Wait until everything that is in the log now is applied, at most `patience_s`; say whether it is."""
     ends = await log.end_offsets(TOPICS)
     try:
         async with asyncio.timeout(patience_s):
-            while not stop.is_set():
+            while True:
                 positions = consumer.position()
                 was_read = positions and all(positions[where] >= ends[where] for where in positions)
                 # By the next look the consumer has been handed what was read before this one.
                 await asyncio.sleep(_LOOK_S)
                 if was_read and applied.is_settled:
-                    return
+                    return True
     except TimeoutError:
-        get_logger(__name__).warning(
-            "ready before the log is read to its end", lag=sum((await consumer.lag()).values())
-        )
+        return False
