@@ -1,0 +1,1 @@
+"""The four services and the event log, each behind its port."""

@@ -1,0 +1,1 @@
+"""The REST edge: the only place that knows HTTP."""

@@ -1,0 +1,111 @@
+"""The outermost layer: request ids, keys, metrics, and a short way to the routes that need no path matching."""
+
+import hmac
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hot_path_api.api.problems import problem_of
+from servicekit import metrics
+from servicekit.errors import UnauthenticatedError
+from servicekit.request_id import begin_request
+
+_PROTECTED = "/api/"
+_OPEN = "/api/docs"
+_BEARER = b"bearer "
+
+
+class Edge:
+    """Wraps the application.
+
+    Args:
+        app: Everything, with path matching.
+        literal: The routes without parameters in their path, by method and path; they are run directly.
+        keys: The tenant of each API key; None lets everybody in as `open_tenant`.
+        open_tenant: The tenant of everybody when there are no keys.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        literal: Mapping[tuple[str, str], Any],
+        keys: Mapping[str, str] | None,
+        open_tenant: str,
+    ) -> None:
+        self._app = app
+        self._literal = literal
+        self._keys = None if keys is None else [(key.encode(), tenant) for key, tenant in keys.items()]
+        self._open_tenant = open_tenant
+        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._latencies: dict[tuple[str, str], Histogram] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; anything else than HTTP goes through untouched."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        path, method = scope["path"], scope["method"]
+        given_id, key = _identity(scope["headers"])
+        request_id = scope["request_id"] = begin_request(given_id)
+        tenant = self._tenant(key) if path.startswith(_PROTECTED) and not path.startswith(_OPEN) else self._open_tenant
+        if tenant is None:
+            answer = problem_of(
+                UnauthenticatedError("send the API key as X-API-Key or as Authorization: Bearer"), request_id=request_id
+            )
+            scope["status"] = answer.status
+            await answer.send(send, request_id=request_id)
+        else:
+            scope["tenant"] = tenant
+            route = self._literal.get((method, path))
+            if route is not None:
+                scope["route"] = route
+                await route.app(scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
+        self._count(scope, method, time.perf_counter() - started)
+
+    def _tenant(self, key: bytes) -> str | None:
+        if self._keys is None:
+            return self._open_tenant
+        found = None
+        for known, tenant in self._keys:
+            if hmac.compare_digest(known, key):
+                found = tenant
+        return found
+
+    def _count(self, scope: Scope, method: str, seconds: float) -> None:
+        route = scope.get("route")
+        template: str = getattr(route, "path", "other")
+        status: int = scope.get("status", 200)
+        known = template if method in _METHODS else "other"
+        label = method if method in _METHODS else "other"
+        counter = self._counters.get((label, known, status))
+        if counter is None:
+            counter = metrics.HTTP_REQUESTS.labels(label, known, str(status))
+            self._counters[label, known, status] = counter
+        counter.inc()
+        latency = self._latencies.get((label, known))
+        if latency is None:
+            latency = self._latencies[label, known] = metrics.HTTP_LATENCY.labels(label, known)
+        latency.observe(seconds)
+
+
+_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"})
+
+
+def _identity(headers: list[tuple[bytes, bytes]]) -> tuple[str, bytes]:
+    """Give the client's request id and the key, empty where there is none."""
+    request_id, key = "", b""
+    for name, value in headers:
+        if name == b"x-request-id":
+            request_id = value.decode("latin-1")
+        elif name == b"x-api-key":
+            key = value
+        elif name == b"authorization" and not key and value[: len(_BEARER)].lower() == _BEARER:
+            key = value[len(_BEARER) :].strip()
+    return request_id, key

@@ -1,0 +1,148 @@
+"""Every error as a problem document (RFC 9457): one table from our errors to HTTP."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+import orjson
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from hot_path_api.api.answers import Answer
+from servicekit.errors import (
+    AlreadyExistsError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    ServiceError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+_MAX_ERRORS = 100
+_MAX_MESSAGE_CHARACTERS = 500
+
+
+class MalformedBodyError(InvalidArgumentError):
+    """The body is no JSON."""
+
+    code = "malformed_json"
+
+
+class BodyTooLargeError(ResourceExhaustedError):
+    """The body is longer than the route takes."""
+
+    code = "body_too_large"
+
+
+class InvalidRequestError(InvalidArgumentError):
+    """The request has one or several fields that are wrong."""
+
+    def __init__(self, errors: Sequence["FieldError"]) -> None:
+        first = errors[0]
+        super().__init__(f"{first.field}: {first.message}" if first.field else first.message, field=first.field)
+        self.errors = tuple(errors)
+
+
+class FieldError:
+    """What is wrong with one field."""
+
+    __slots__ = ("code", "field", "message")
+
+    def __init__(self, field: str, message: str, code: str = InvalidArgumentError.code) -> None:
+        self.field = field
+        self.message = message[:_MAX_MESSAGE_CHARACTERS]
+        self.code = code
+
+    def as_json(self) -> dict[str, str]:
+        """Give it as it stands in `errors`."""
+        return {"field": self.field, "code": self.code, "message": self.message}
+
+
+STATUS_BY_ERROR: Mapping[type[ServiceError], HTTPStatus] = {
+    MalformedBodyError: HTTPStatus.BAD_REQUEST,
+    BodyTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    InvalidArgumentError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    AlreadyExistsError: HTTPStatus.CONFLICT,
+    FailedPreconditionError: HTTPStatus.CONFLICT,
+    ResourceExhaustedError: HTTPStatus.TOO_MANY_REQUESTS,
+    DeadlineExceededError: HTTPStatus.GATEWAY_TIMEOUT,
+    UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    InternalError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+_RETRY_AFTER_S = b"1"
+
+
+def status_of(error: ServiceError) -> HTTPStatus:
+    """Give the status of an error, or that of its nearest ancestor in the table."""
+    for kind in type(error).__mro__:
+        status = STATUS_BY_ERROR.get(kind)
+        if status is not None:
+            return status
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def problem_of(error: ServiceError, *, request_id: str) -> Answer:
+    """Give the problem document of an error."""
+    status = status_of(error)
+    answer = problem(
+        status,
+        code=error.code,
+        detail=error.message,
+        request_id=request_id,
+        field=error.field,
+        errors=error.errors if isinstance(error, InvalidRequestError) else (),
+    )
+    if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}:
+        answer.headers.append((b"retry-after", _RETRY_AFTER_S))
+    elif status is HTTPStatus.UNAUTHORIZED:
+        answer.headers.append((b"www-authenticate", b'Bearer realm="recommendation"'))
+    return answer
+
+
+def problem(
+    status: HTTPStatus,
+    *,
+    code: str,
+    detail: str,
+    request_id: str,
+    field: str = "",
+    errors: Sequence[FieldError] = (),
+) -> Answer:
+    """Write a problem document."""
+    document: dict[str, object] = {
+        "type": f"urn:problem:recommendation:{code}",
+        "title": status.phrase,
+        "status": status.value,
+        "code": code,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    if field:
+        document["field"] = field
+    if errors:
+        document["errors"] = [error.as_json() for error in errors[:_MAX_ERRORS]]
+    return Answer(orjson.dumps(document), status=status.value, media_type=MEDIA_TYPE)
+
+
+def field_errors(error: ValidationError, *, prefix: str = "") -> list[FieldError]:
+    """Say what pydantic found, field by field, in the caller's words."""
+    return [_field_error(each, prefix) for each in error.errors(include_url=False, include_context=False)]
+
+
+def _field_error(error: ErrorDetails, prefix: str) -> FieldError:
+    field = prefix
+    for part in error["loc"]:
+        if isinstance(part, int):
+            field += f"[{part}]"
+        else:
+            field += f".{part}" if field else part
+    message = error["msg"]
+    if error["type"] == "extra_forbidden":
+        message = "there is no such field"
+    return FieldError(field, message)

@@ -1,0 +1,122 @@
+"""Writes items and lists as JSON; the parts that belong to an item are written once and kept with it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from hot_path_api.domain.items import Item
+from hot_path_api.domain.recommendations import Reason, ReasonCode, RecommendationList, RecommendedItem
+from servicekit.filters import AttributeValue
+
+# A list shows what an item is like; long texts are read with the item itself.
+_MAX_SHOWN_CHARACTERS = 256
+_LARGEST_EXACT = 2**53
+
+
+def moment(unix_ms: int | None) -> str | None:
+    """Write a time as RFC 3339."""
+    if unix_ms is None:
+        return None
+    seconds, milliseconds = divmod(unix_ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+
+
+def item_document(item: Item) -> dict[str, Any]:
+    """Give everything that is known of an item."""
+    return {
+        "item_id": item.ref.item_id,
+        "item_type": item.ref.item_type,
+        "title": item.title,
+        "description": item.description,
+        "attributes": _attributes(item.attributes),
+        "created_at": moment(item.created_at_ms),
+        "available_from": moment(item.available_from_ms),
+        "available_until": moment(item.available_until_ms),
+        "hidden": item.hidden,
+        "updated_at": moment(item.updated_at_ms),
+    }
+
+
+def list_json(answer: RecommendationList, *, first_rank: int, next_cursor: str | None) -> bytes:
+    """Write a list with everything that stands around it."""
+    head = orjson.dumps(
+        {
+            "request_id": answer.request_id,
+            "model_version": answer.model_version,
+            "variant": answer.variant,
+            "strategy": answer.strategy,
+            "cold_start": answer.cold_start,
+            "degraded": answer.degraded,
+        }
+    )
+    cursor = orjson.dumps(next_cursor)
+    return b'%b,"items":[%b],"next_cursor":%b}' % (head[:-1], items_json(answer.items, first_rank=first_rank), cursor)
+
+
+def items_json(items: Sequence[RecommendedItem], *, first_rank: int) -> bytes:
+    """Write the items of a list, with commas between them."""
+    return b",".join([_item_json(each, rank) for rank, each in enumerate(items, first_rank)])
+
+
+def _item_json(each: RecommendedItem, rank: int) -> bytes:
+    derived = each.item.derived
+    shown = derived.get("shown") or _keep_shown(each.item)
+    place = orjson.dumps(
+        {
+            "rank": rank,
+            "score": each.score,
+            "sources": each.sources,
+            "reasons": [_reason_json(reason) for reason in each.reasons],
+        }
+    )
+    return b"%b,%b" % (shown, place[1:])
+
+
+def _keep_shown(item: Item) -> bytes:
+    """Write what every list shows of an item, without the closing brace."""
+    shown = orjson.dumps(
+        {
+            "item_id": item.ref.item_id,
+            "item_type": item.ref.item_type,
+            "title": item.title,
+            "attributes": {
+                name: value
+                for name, value in _attributes(item.attributes).items()
+                if not isinstance(value, str) or len(value) <= _MAX_SHOWN_CHARACTERS
+            },
+        }
+    )[:-1]
+    item.derived["shown"] = shown
+    return shown
+
+
+def _reason_json(reason: Reason) -> orjson.Fragment | dict[str, Any]:
+    item = reason.item
+    if reason.code is ReasonCode.BECAUSE_YOU_INTERACTED and item is not None and not reason.source:
+        fragment: orjson.Fragment | None = item.derived.get("cause")
+        if fragment is None:
+            fragment = orjson.Fragment(orjson.dumps({"code": reason.code, "item": _evidence(item)}))
+            item.derived["cause"] = fragment
+        return fragment
+    document: dict[str, Any] = {"code": reason.code}
+    if item is not None:
+        document["item"] = _evidence(item)
+    if reason.source:
+        document |= {"source": reason.source, "share": reason.share}
+    if reason.meta_path:
+        document |= {"meta_path": reason.meta_path, "through": reason.through}
+    return document
+
+
+def _evidence(item: Item) -> dict[str, str]:
+    return {"item_id": item.ref.item_id, "item_type": item.ref.item_type, "title": item.title}
+
+
+def _attributes(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
+    """Give whole numbers as such: 1957, not 1957.0."""
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST_EXACT else value
+        for name, value in attributes.items()
+    }

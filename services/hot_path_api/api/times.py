@@ -1,0 +1,28 @@
+"""Times as clients give them."""
+
+from datetime import datetime
+
+from servicekit.errors import InvalidArgumentError
+
+MAX_AHEAD_MS = 5 * 60 * 1000
+
+
+def unix_ms(moment: datetime) -> int:
+    """Give a time as Unix milliseconds."""
+    return round(moment.timestamp() * 1000)
+
+
+def occurred_at_ms(moment: datetime | None, now_ms: int, *, field: str) -> int:
+    """Give when something happened: now when the client does not say.
+
+    Raises:
+        InvalidArgumentError: It is before 1970, or more than five minutes ahead.
+    """
+    if moment is None:
+        return now_ms
+    given_ms = unix_ms(moment)
+    if given_ms > now_ms + MAX_AHEAD_MS:
+        raise InvalidArgumentError("it is more than five minutes ahead of the server's clock", field=field)
+    if given_ms < 0:
+        raise InvalidArgumentError("it is before 1970", field=field)
+    return given_ms

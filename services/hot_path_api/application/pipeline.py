@@ -1,0 +1,338 @@
+"""The recommendation pipeline: gate, profile, sources, filters, hydrators, scorer, selector, side effects."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hot_path_api.application.explanations import Explanations
+from hot_path_api.application.models import ServingModels
+from hot_path_api.application.selector import Chosen, Conditions, Selector
+from hot_path_api.application.served import ServedLists
+from hot_path_api.application.sources import CandidateSource, TrendingSource
+from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates, SourceQuery, merge
+from hot_path_api.domain.events import ListServed
+from hot_path_api.domain.fallback import fallback_candidates, fallback_items
+from hot_path_api.domain.items import Item
+from hot_path_api.domain.plan import Plan
+from hot_path_api.domain.ports import Profiles
+from hot_path_api.domain.ranking import top_up
+from hot_path_api.domain.recommendations import (
+    MAX_DEPTH,
+    Reason,
+    ReasonCode,
+    RecommendationList,
+    RecommendationQuery,
+    RecommendedItem,
+)
+from hot_path_api.domain.serving import ServingModel
+from hot_path_api.domain.users import NOBODY, UserContext, with_session
+from servicekit import metrics
+from servicekit.arrays import Floats
+from servicekit.clock import Clock
+from servicekit.errors import ServiceError, UnavailableError
+
+FALLBACK = "fallback"
+VARIANT = "default"
+# The look-up of items is given at least this long, even when the sources have used the budget up.
+_LEAST_S = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a list may take, and how much is asked for.
+
+    Args:
+        budget_s: Seconds for the whole list.
+        reserve_s: Seconds of them that the profile and the sources leave to the rest.
+        candidates: How many candidates a source is asked for when the list is short.
+    """
+
+    budget_s: float = 0.08
+    reserve_s: float = 0.01
+    candidates: int = 300
+
+
+class _Run:
+    """One list in the making: its deadline, and what it has to do without."""
+
+    __slots__ = ("_reserve_s", "deadline", "degraded", "started")
+
+    def __init__(self, limits: Limits) -> None:
+        self.started = time.perf_counter()
+        self.deadline = self.started + limits.budget_s
+        self._reserve_s = limits.reserve_s
+        self.degraded: list[str] = []
+
+    def for_sources_s(self) -> float:
+        return self.deadline - self._reserve_s - time.perf_counter()
+
+    def for_rest_s(self) -> float:
+        return max(self.deadline - time.perf_counter(), _LEAST_S)
+
+    def do_without(self, name: str, error: ServiceError | None) -> None:
+        if name not in self.degraded:
+            self.degraded.append(name)
+        metrics.DEGRADED.labels(name, error.code if error else "stale").inc()
+
+
+class Pipeline:
+    """Makes lists. Fails only when nothing can be said at all."""
+
+    def __init__(
+        self,
+        *,
+        profiles: Profiles,
+        sources: Sequence[CandidateSource],
+        trending: TrendingSource,
+        models: ServingModels,
+        selector: Selector,
+        explanations: Explanations,
+        served: ServedLists,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._profiles = profiles
+        self._sources = tuple(sources)
+        self._trending = trending
+        self._models = models
+        self._selector = selector
+        self._explanations = explanations
+        self._served = served
+        self._clock = clock
+        self._limits = limits
+        self._latency = metrics.RECOMMENDATION_LATENCY.labels(VARIANT)
+        self._stages = {
+            stage: metrics.STAGE_LATENCY.labels(stage) for stage in ("profile", "sources", "score", "select")
+        }
+
+    async def recommend(self, query: RecommendationQuery) -> RecommendationList:
+        """Make a list.
+
+        Raises:
+            InvalidArgumentError: The weights name a source that does not exist.
+            UnavailableError: Nothing can be said: no source answers, and no model ever left a list to fall back to.
+        """
+        run = _Run(self._limits)
+        model = self._models.current(query.tenant)
+        plan = self._models.plan(query.tenant, query.algorithm, query.weights)
+
+        context = await self._read_profile(query, run)
+        known = time.perf_counter()
+        question = self._question(query, context)
+        parts = await self._ask_sources(plan, question, query, model, run)
+        asked = time.perf_counter()
+        pool = merge(parts)
+        scores = plan.blend.score(pool)
+        want = query.offset + query.limit + 1
+        pool, scores, strategy = await self._fill(plan, question, query, model, run, pool, scores, want)
+        scored = time.perf_counter()
+        chosen = await self._choose(query, question, model, run, pool, scores, want)
+        items = await self._describe(query, question, run, pool, scores, chosen, strategy)
+
+        answer = RecommendationList(
+            request_id=query.request_id,
+            model_version=pool.model_version or model.version,
+            items=items,
+            cold_start=not len(context.history_keys) and "profile" not in run.degraded,
+            degraded=run.degraded,
+            strategy=strategy,
+            variant=VARIANT,
+            has_more=len(chosen.places) == want and query.offset + query.limit < MAX_DEPTH,
+        )
+        done = time.perf_counter()
+        for stage, seconds in (
+            ("profile", known - run.started),
+            ("sources", asked - known),
+            ("score", scored - asked),
+            ("select", done - scored),
+        ):
+            self._stages[stage].observe(seconds)
+        self._latency.observe(done - run.started)
+        self._side_effects(query, answer, pool)
+        return answer
+
+    async def _read_profile(self, query: RecommendationQuery, run: _Run) -> UserContext:
+        context = NOBODY
+        if query.user_id:
+            try:
+                context = await self._profiles.user_context(query.tenant, query.user_id, timeout_s=run.for_sources_s())
+            except ServiceError as error:
+                run.do_without("profile", error)
+        return with_session(context, query.session) if query.session else context
+
+    def _question(self, query: RecommendationQuery, context: UserContext) -> SourceQuery:
+        ages_s = (self._clock.now_ms() - context.history_times_ms) * np.float32(0.001)
+        exclude = context.seen_keys
+        if query.exclude:
+            exclude = np.concatenate([exclude, np.array(query.exclude, np.int64)])
+        return SourceQuery(
+            tenant=query.tenant,
+            history_keys=context.history_keys,
+            history_weights=context.history_weights,
+            history_ages_s=np.maximum(ages_s, 0.0, dtype=np.float32),
+            exclude_keys=exclude,
+            filter=query.filter,
+            limit=min(max(self._limits.candidates, 3 * (query.offset + query.limit)), MAX_DEPTH),
+        )
+
+    async def _ask_sources(
+        self, plan: Plan, question: SourceQuery, query: RecommendationQuery, model: ServingModel, run: _Run
+    ) -> list[Candidates]:
+        asked = [self._ask(source, plan, question, run) for source in self._sources if source.is_asked(plan, question)]
+        if plan.trending:
+            asked.append(self._ask_trending(question, query, model, run))
+        if len(asked) == 1:
+            return [await asked[0]]
+        return await asyncio.gather(*asked)
+
+    async def _ask(self, source: CandidateSource, plan: Plan, question: SourceQuery, run: _Run) -> Candidates:
+        try:
+            found = await source.retrieve(plan, question, timeout_s=run.for_sources_s())
+        except ServiceError as error:
+            run.do_without(source.name, error)
+            return NO_CANDIDATES
+        metrics.CANDIDATES.labels(source.name).inc(len(found.keys))
+        return found
+
+    async def _ask_trending(
+        self, question: SourceQuery, query: RecommendationQuery, model: ServingModel, run: _Run
+    ) -> Candidates:
+        try:
+            found, fresh = await self._trending.retrieve(
+                question, query.window or model.trending_window, timeout_s=run.for_rest_s()
+            )
+        except ServiceError as error:
+            run.do_without(TRENDING, error)
+            return NO_CANDIDATES
+        if not fresh:
+            run.do_without(TRENDING, None)
+        metrics.CANDIDATES.labels(TRENDING).inc(len(found.keys))
+        return found
+
+    async def _fill(
+        self,
+        plan: Plan,
+        question: SourceQuery,
+        query: RecommendationQuery,
+        model: ServingModel,
+        run: _Run,
+        pool: Candidates,
+        scores: Floats,
+        want: int,
+    ) -> tuple[Candidates, Floats, str]:
+        """Add popular items when the history retrieved too little, the model's static list when even these lack."""
+        if not plan.tops_up or np.count_nonzero(pool.evidence() > 0.0) >= want:
+            return pool, scores, plan.strategy
+        strategy = plan.strategy if len(pool.keys) else TRENDING
+        popular = await self._ask_trending(question, query, model, run)
+        if not len(popular.keys) and TRENDING in run.degraded:
+            strategy = plan.strategy if len(pool.keys) else FALLBACK
+            popular = fallback_candidates(query.tenant, model)
+            if not len(popular.keys) and not len(pool.keys):
+                raise UnavailableError("no part that recommends can be reached; try again in a moment")
+        pool, scores = top_up(pool, scores, popular)
+        return pool, scores, strategy
+
+    async def _choose(
+        self,
+        query: RecommendationQuery,
+        question: SourceQuery,
+        model: ServingModel,
+        run: _Run,
+        pool: Candidates,
+        scores: Floats,
+        want: int,
+    ) -> Chosen:
+        excluded = question.history_keys
+        if len(question.exclude_keys):
+            excluded = np.concatenate([excluded, question.exclude_keys])
+        chosen = await self._selector.choose(
+            pool.keys,
+            scores,
+            want=want,
+            conditions=Conditions(
+                filter=query.filter,
+                excluded=excluded,
+                known=fallback_items(query.tenant, model) if TRENDING in run.degraded else None,
+            ),
+            timeout_s=run.for_rest_s(),
+            diversity=query.diversity,
+            caps=query.caps,
+        )
+        if chosen.items_missing is not None:
+            run.do_without("items", chosen.items_missing)
+        return chosen
+
+    async def _describe(
+        self,
+        query: RecommendationQuery,
+        question: SourceQuery,
+        run: _Run,
+        pool: Candidates,
+        scores: Floats,
+        chosen: Chosen,
+        strategy: str,
+    ) -> list[RecommendedItem]:
+        """Say of each item on this page what the sources gave to it, and why it is there."""
+        page = slice(query.offset, query.offset + query.limit)
+        places, items = chosen.places[page], chosen.items[page]
+        if not places:
+            return []
+        explained: dict[int, list[Reason]] = {}
+        if query.explain and len(question.history_keys):
+            explained, errors = await self._explanations.reasons(
+                question, [item.key for item in items], timeout_s=run.for_rest_s()
+            )
+            for error in errors:
+                run.do_without("explanations", error)
+        because = await self._because(question, run, pool, places)
+        rows = [row for row, name in enumerate(pool.names) if name in pool.shares]
+        names = [pool.names[row] for row in rows]
+        shares = pool.features[rows][:, places].T.astype(np.float64).round(6).tolist()
+        told = scores[places].astype(np.float64).round(6).tolist()
+        without_cause = [Reason(ReasonCode.FALLBACK if strategy == FALLBACK else ReasonCode.TRENDING)]
+        described = []
+        for place, item in enumerate(items):
+            sources = {name: share for name, share in zip(names, shares[place], strict=True) if share}
+            cause = because[place]
+            reasons = explained.get(item.key)
+            if reasons is None:
+                if cause is not None:
+                    reasons = [Reason(ReasonCode.BECAUSE_YOU_INTERACTED, item=cause)]
+                else:
+                    reasons = without_cause if TRENDING in sources else []
+            described.append(RecommendedItem(item, told[place], sources, reasons))
+        return described
+
+    async def _because(
+        self, question: SourceQuery, run: _Run, pool: Candidates, places: list[int]
+    ) -> list[Item | None]:
+        """Look up for each item the history item that gave most of its score."""
+        causes = pool.because[places]
+        if not len(question.history_keys) or causes.max() < 0:
+            return [None] * len(places)
+        keys = question.history_keys[causes].tolist()
+        items, _ = await self._selector.items(keys, timeout_s=run.for_rest_s())
+        return [item if cause >= 0 else None for item, cause in zip(items, causes.tolist(), strict=True)]
+
+    def _side_effects(self, query: RecommendationQuery, answer: RecommendationList, pool: Candidates) -> None:
+        metrics.RECOMMENDATIONS.labels(answer.variant, answer.strategy).inc()
+        self._models.heard_of(query.tenant, pool.model_version)
+        if query.is_personal and answer.items:
+            self._served.record(
+                ListServed(
+                    event_id=query.request_id,
+                    tenant=query.tenant,
+                    user_id=query.user_id,
+                    item_keys=[each.item.key for each in answer.items],
+                    scores=[each.score for each in answer.items],
+                    propensities=[each.propensity for each in answer.items],
+                    variant=answer.variant,
+                    model_version=answer.model_version,
+                    surface=query.surface,
+                    occurred_at_ms=self._clock.now_ms(),
+                )
+            )

@@ -1,0 +1,117 @@
+"""Chooses from ranked candidates: what may be shown, in which order, how different from one another."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hot_path_api.application.catalogue import Catalogue
+from hot_path_api.domain.diversity import diversify
+from hot_path_api.domain.items import Item
+from servicekit.arrays import Floats, Keys
+from servicekit.clock import Clock
+from servicekit.errors import ServiceError
+from servicekit.filters import Filter
+
+# A few more are looked up than are wanted, because some may be gone or hidden by now.
+_SLACK = 4
+_CHUNK = 100
+_DIVERSITY_POOL = 200
+
+
+@dataclass(slots=True)
+class Chosen:
+    """Places in the list of candidates with the items that stand there."""
+
+    places: list[int]
+    items: list[Item]
+    items_missing: ServiceError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What an item must be to be shown.
+
+    Args:
+        filter: Its attributes pass this.
+        excluded: int64[E]: it is none of these.
+        known: Items that may be shown though the catalogue cannot be read.
+    """
+
+    filter: Filter = ()
+    excluded: Keys | None = None
+    known: Mapping[int, Item] | None = None
+
+
+class Selector:
+    """Looks up the best candidates' items and takes those that may be shown."""
+
+    def __init__(self, catalogue: Catalogue, *, clock: Clock) -> None:
+        self._catalogue = catalogue
+        self._clock = clock
+
+    async def choose(
+        self,
+        keys: Keys,
+        scores: Floats,
+        *,
+        want: int,
+        conditions: Conditions,
+        timeout_s: float,
+        diversity: float = 0.0,
+        caps: Mapping[str, int] | None = None,
+    ) -> Chosen:
+        """Choose up to `want` of the candidates, best first; ties in the order given.
+
+        Args:
+            keys: int64[N], distinct.
+            scores: float32[N].
+            want: How many.
+            conditions: What may be shown.
+            timeout_s: How long the look-up of items may take.
+            diversity: 0 for the order of the scores, up to 1 for the greatest difference.
+            caps: For an attribute, how many items that share a value of it may be chosen.
+        """
+        order = np.argsort(-scores, kind="stable")
+        if not diversity and not caps:
+            return await self._take(keys, order, want, conditions, timeout_s)
+        pool = await self._take(keys, order, max(2 * want, _DIVERSITY_POOL), conditions, timeout_s)
+        picked = diversify(pool.items, scores[pool.places], diversity=diversity, caps=caps or {}, want=want)
+        return Chosen([pool.places[at] for at in picked], [pool.items[at] for at in picked], pool.items_missing)
+
+    async def items(self, keys: Sequence[int], *, timeout_s: float) -> tuple[list[Item | None], ServiceError | None]:
+        """Look items up; what cannot be read is None, with the error that says why."""
+        try:
+            return await self._catalogue.get(keys, timeout_s=timeout_s), None
+        except ServiceError as error:
+            return [self._catalogue.peek(key) for key in keys], error
+
+    async def _take(
+        self,
+        keys: Keys,
+        order: "np.ndarray[tuple[int, ...], np.dtype[np.intp]]",
+        want: int,
+        conditions: Conditions,
+        timeout_s: float,
+    ) -> Chosen:
+        chosen = Chosen([], [])
+        begin, size = 0, want + _SLACK
+        now_ms = self._clock.now_ms()
+        while begin < len(order):
+            part = order[begin : begin + size]
+            part_keys = keys[part]
+            if conditions.excluded is not None and len(conditions.excluded):
+                allowed = ~(part_keys[:, np.newaxis] == conditions.excluded).any(axis=1)
+                part, part_keys = part[allowed], part_keys[allowed]
+            wanted = part_keys.tolist()
+            items, error = await self.items(wanted, timeout_s=timeout_s)
+            chosen.items_missing = chosen.items_missing or error
+            for place, key, item in zip(part.tolist(), wanted, items, strict=True):
+                shown = item or (conditions.known.get(key) if conditions.known else None)
+                if shown is not None and shown.is_available(now_ms) and shown.passes(conditions.filter):
+                    chosen.places.append(place)
+                    chosen.items.append(shown)
+                    if len(chosen.places) == want:
+                        return chosen
+            begin, size = begin + size, _CHUNK
+        return chosen

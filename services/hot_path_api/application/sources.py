@@ -1,0 +1,109 @@
+"""The candidate sources of the pipeline."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from hot_path_api.application.popularity import PopularityLists
+from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates, SourceQuery
+from hot_path_api.domain.plan import Plan
+from hot_path_api.domain.popularity import Popularity, Window
+from hot_path_api.domain.ports import Graph, VectorIndex
+
+
+class CandidateSource(Protocol):
+    """Finds candidates; `name` stands in answers that had to do without it."""
+
+    name: str
+
+    def is_asked(self, plan: Plan, query: SourceQuery) -> bool:
+        """Tell whether it has anything to say."""
+        ...
+
+    async def retrieve(self, plan: Plan, query: SourceQuery, *, timeout_s: float) -> Candidates:
+        """Find candidates that pass the query's filter and are not excluded.
+
+        Raises:
+            ServiceError: It cannot say anything now; the list is made without it.
+        """
+        ...
+
+
+class VectorSource:
+    """Tables, overlay and dense vectors: cooccurrence, transition, content, nearest, with the model's columns."""
+
+    name = "vectors"
+
+    def __init__(self, index: VectorIndex) -> None:
+        self._index = index
+
+    def is_asked(self, plan: Plan, query: SourceQuery) -> bool:
+        """A history is needed."""
+        return plan.retrieval and len(query.history_keys) > 0
+
+    async def retrieve(self, plan: Plan, query: SourceQuery, *, timeout_s: float) -> Candidates:
+        """Ask vector_search."""
+        if plan.retrieval_weights is not None:
+            query = replace(query, weights=plan.retrieval_weights)
+        return await self._index.retrieve(query, timeout_s=timeout_s)
+
+
+class GraphSource:
+    """Items related through people, genres and other users to the last few of the history."""
+
+    name = "graph"
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def is_asked(self, plan: Plan, query: SourceQuery) -> bool:
+        """A history is needed."""
+        return plan.graph and len(query.history_keys) > 0
+
+    async def retrieve(self, plan: Plan, query: SourceQuery, *, timeout_s: float) -> Candidates:
+        """Ask graph_service."""
+        if plan.graph_weights is not None:
+            query = replace(query, weights=plan.graph_weights)
+        return await self._graph.expand(query, timeout_s=timeout_s)
+
+
+class TrendingSource:
+    """What is popular: candidates where a caller weighs them against others, and what fills a list that runs short."""
+
+    name = "trending"
+
+    def __init__(self, lists: PopularityLists) -> None:
+        self._lists = lists
+
+    async def retrieve(self, query: SourceQuery, window: Window, *, timeout_s: float) -> tuple[Candidates, bool]:
+        """Give popular items that pass, and whether the list is a fresh one.
+
+        Raises:
+            ServiceError: There is no list, not even an old one.
+        """
+        popularity = self._lists.peek(query.tenant, window, query.filter)
+        fresh = True
+        if popularity is None:
+            popularity, fresh = await self._lists.get(query.tenant, window, query.filter, timeout_s=timeout_s)
+        return _as_candidates(popularity, (query.history_keys, query.exclude_keys)), fresh
+
+
+def _as_candidates(
+    popularity: Popularity, excluded: Sequence["np.ndarray[tuple[int, ...], np.dtype[np.int64]]"]
+) -> Candidates:
+    keys, shares = popularity.keys, popularity.shares
+    seen = np.concatenate(excluded)
+    if len(seen):
+        keep = ~np.isin(keys, seen)
+        keys, shares = keys[keep], shares[keep]
+    if not len(keys):
+        return NO_CANDIDATES
+    return Candidates(
+        keys=keys,
+        names=(TRENDING,),
+        features=shares[np.newaxis, :],
+        because=np.full(len(keys), -1, np.int32),
+        shares=frozenset({TRENDING}),
+    )

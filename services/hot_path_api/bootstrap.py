@@ -1,0 +1,207 @@
+"""Wires the gateway."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from hot_path_api.adapters.event_log import EventLogSink
+from hot_path_api.adapters.gpu_worker import GpuWorkerClient
+from hot_path_api.adapters.graph_service import GraphServiceClient
+from hot_path_api.adapters.peers import GrpcPeer
+from hot_path_api.adapters.profile_store import ProfileStoreClient
+from hot_path_api.adapters.vector_search import VectorSearchClient
+from hot_path_api.api.answers import Answer
+from hot_path_api.api.app import create_app
+from hot_path_api.api.health import HealthRoutes
+from hot_path_api.api.interactions import InteractionRoutes
+from hot_path_api.api.items import ItemRoutes
+from hot_path_api.api.recommendations import RecommendationRoutes
+from hot_path_api.application.attributes import KnownAttributes
+from hot_path_api.application.catalogue import Catalogue
+from hot_path_api.application.explanations import Explanations
+from hot_path_api.application.health import Health
+from hot_path_api.application.idempotency import RepeatedWrites
+from hot_path_api.application.interaction_types import KnownInteractionTypes
+from hot_path_api.application.models import ServingModels
+from hot_path_api.application.pipeline import Limits, Pipeline
+from hot_path_api.application.popularity import PopularityLists
+from hot_path_api.application.selector import Selector
+from hot_path_api.application.served import ServedLists
+from hot_path_api.application.similar import SimilarItems, TextSearch
+from hot_path_api.application.sources import GraphSource, TrendingSource, VectorSource
+from hot_path_api.application.writing import InteractionWriter, ItemWriter, WriteTimeouts
+from hot_path_api.consumer import TOPICS, ChangeListener
+from hot_path_api.server import HttpServer
+from hot_path_api.settings import Settings
+from servicekit.clock import Clock, SystemClock
+from servicekit.eventlog.open import open_event_log
+from servicekit.eventlog.port import EventLog, Start
+from servicekit.eventlog.topics import default_specs
+from servicekit.rpc.breaker import CircuitBreaker
+from servicekit.rpc.client import RpcChannel
+
+_READ_S = 1.0
+_SIMILAR_S = 0.5
+_SEARCH_S = 2.0
+_POPULAR_ITEMS = 2_000
+_HEALTH_EVERY_S = 1.0
+
+
+class Gateway:
+    """The running gateway: its server, and what goes on beside it."""
+
+    def __init__(
+        self,
+        server: HttpServer,
+        *,
+        health: Health,
+        models: ServingModels,
+        served: ServedLists,
+        listener: ChangeListener,
+        model_refresh_s: float,
+    ) -> None:
+        self.server = server
+        self._health = health
+        self._models = models
+        self._served = served
+        self._listener = listener
+        self._model_refresh_s = model_refresh_s
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until stopped; when something beside the server breaks, stop and raise it."""
+        ended = asyncio.Event()
+        async with asyncio.TaskGroup() as beside:
+            beside.create_task(self._health.run(ended, every_s=_HEALTH_EVERY_S))
+            beside.create_task(self._models.run(ended, refresh_s=self._model_refresh_s))
+            beside.create_task(self._served.run(ended))
+            beside.create_task(self._listener.run(ended))
+            await self.server.start()
+            try:
+                await stop.wait()
+            finally:
+                await self.server.stop()
+                ended.set()
+
+
+@asynccontextmanager
+async def gateway(
+    settings: Settings, *, event_log: EventLog | None = None, clock: Clock | None = None
+) -> AsyncIterator[Gateway]:
+    """Connect to everything, and take it apart again at the end.
+
+    Args:
+        settings: What to connect to.
+        event_log: Used instead of the one that the settings name; stays open.
+        clock: Used instead of the machine's.
+    """
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        if event_log is None:
+            event_log = open_event_log(settings.event_log_url, clock=clock)
+            stack.push_async_callback(event_log.close)
+        await event_log.ensure_topics(default_specs())
+        producer = event_log.producer()
+        stack.push_async_callback(producer.close)
+        consumer = event_log.consumer(TOPICS, group=None, start=Start.LATEST)
+        stack.push_async_callback(consumer.close)
+        sink = EventLogSink(producer)
+        stack.push_async_callback(sink.close)
+
+        endpoints = {
+            "profile_store": settings.agentdb_endpoint,
+            "vector_search": settings.vector_db_endpoint,
+            "graph_service": settings.graph_db_endpoint,
+            "gpu_worker": settings.gpu_worker_endpoint,
+        }
+        channels, peers = {}, {}
+        for name, endpoint in endpoints.items():
+            channels[name] = await stack.enter_async_context(
+                RpcChannel(endpoint, name=name, breaker=CircuitBreaker(name))
+            )
+            peers[name] = GrpcPeer(await stack.enter_async_context(RpcChannel(endpoint, name=f"{name}.health")))
+        in_flight = settings.batches_in_flight
+        profiles = ProfileStoreClient(
+            channels["profile_store"], history_limit=settings.history_limit, in_flight=in_flight
+        )
+        index = VectorSearchClient(channels["vector_search"], in_flight=in_flight)
+        graph = GraphServiceClient(channels["graph_service"], in_flight=in_flight, candidates=settings.graph_candidates)
+        encoder = GpuWorkerClient(channels["gpu_worker"])
+        for client in (profiles, index, graph, encoder):
+            stack.push_async_callback(client.close)
+
+        catalogue = Catalogue(profiles, capacity=settings.item_cache_size, timeout_s=_READ_S)
+        models = ServingModels(index, catalogue, tenants=(settings.tenant,))
+        selector = Selector(catalogue, clock=clock)
+        served = ServedLists(sink)
+        types = KnownInteractionTypes(profiles, timeout_s=_READ_S)
+        attributes = KnownAttributes(profiles, catalogue, timeout_s=_READ_S)
+        health = Health(peers)
+        repeated: RepeatedWrites[Answer] = RepeatedWrites()
+        timeouts = WriteTimeouts()
+        pipeline = Pipeline(
+            profiles=profiles,
+            sources=(VectorSource(index), GraphSource(graph)),
+            trending=TrendingSource(PopularityLists(profiles, length=_POPULAR_ITEMS, timeout_s=_READ_S)),
+            models=models,
+            selector=selector,
+            explanations=Explanations(index, graph, selector),
+            served=served,
+            clock=clock,
+            limits=Limits(budget_s=settings.time_budget_ms / 1000, candidates=settings.candidates),
+        )
+        app = create_app(
+            [
+                RecommendationRoutes(
+                    pipeline=pipeline,
+                    similar_items=SimilarItems(
+                        index=index,
+                        graph=graph,
+                        catalogue=catalogue,
+                        models=models,
+                        selector=selector,
+                        timeout_s=_SIMILAR_S,
+                    ),
+                    text_search=TextSearch(
+                        encoder=encoder, index=index, models=models, selector=selector, timeout_s=_SEARCH_S
+                    ),
+                    attributes=attributes,
+                    types=types,
+                    clock=clock,
+                ),
+                InteractionRoutes(
+                    interactions=profiles,
+                    types=types,
+                    writer=InteractionWriter(interactions=profiles, types=types, sink=sink, timeouts=timeouts),
+                    repeated=repeated,
+                    clock=clock,
+                    timeout_s=_READ_S,
+                ),
+                ItemRoutes(
+                    items=profiles,
+                    catalogue=catalogue,
+                    writer=ItemWriter(items=profiles, catalogue=catalogue, sink=sink, clock=clock, timeouts=timeouts),
+                    repeated=repeated,
+                    clock=clock,
+                    timeout_s=_READ_S,
+                ),
+                HealthRoutes(health=health, models=models, tenant=settings.tenant),
+            ],
+            keys={settings.api_key.get_secret_value(): settings.tenant} if settings.auth_required else None,
+            open_tenant=settings.tenant,
+        )
+        server = HttpServer(
+            app,
+            health=health,
+            host=settings.host,
+            port=settings.http_port,
+            drain_s=settings.drain_s,
+            grace_s=settings.shutdown_grace_s,
+        )
+        yield Gateway(
+            server,
+            health=health,
+            models=models,
+            served=served,
+            listener=ChangeListener(consumer, catalogue=catalogue, models=models),
+            model_refresh_s=settings.model_refresh_s,
+        )

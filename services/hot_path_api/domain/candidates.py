@@ -1,0 +1,125 @@
+"""Candidates with their features, and how the answers of several sources become one pool."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from servicekit.arrays import Floats, Ints, Keys
+from servicekit.filters import Filter
+
+CONTENT_SOURCES = ("content", "nearest")
+RETRIEVAL_SOURCES = ("cooccurrence", "transition", *CONTENT_SOURCES)
+"""What vector_search retrieves by, in one call; a model may add more."""
+GRAPH = "graph"
+TRENDING = "trending"
+FACTORS = "factors"
+"""No source of candidates: a feature that ranks what the others retrieve."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceQuery:
+    """What a source is asked for one user.
+
+    Args:
+        history_keys: int64[H], distinct item keys, last touched first; never answered.
+        history_weights: float32[H], signed.
+        history_ages_s: float32[H], seconds since each was touched.
+        exclude_keys: int64[E], further keys that must not be answered.
+        filter: What an item must be to be answered.
+        limit: How many candidates at most.
+        weights: Replaces the source's own weights of its parts by name; None keeps them.
+    """
+
+    tenant: str
+    history_keys: Keys
+    history_weights: Floats
+    history_ages_s: Floats
+    exclude_keys: Keys
+    filter: Filter
+    limit: int
+    weights: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Items with features.
+
+    Args:
+        keys: int64[N], distinct.
+        names: F names of features.
+        features: float32[F, N].
+        because: int32[N], index into the history of the item that gave most, -1 where none did.
+        shares: Which of the names are shares of sources, as opposed to columns of the model.
+        model_version: The version that answered; empty when none did.
+    """
+
+    keys: Keys
+    names: tuple[str, ...]
+    features: Floats
+    because: Ints
+    shares: frozenset[str]
+    model_version: str = ""
+
+    def evidence(self) -> Floats:
+        """Give float32[N]: all that the sources say for and against each candidate, added up."""
+        rows = [row for row, name in enumerate(self.names) if name in self.shares]
+        total: Floats = self.features[rows].sum(axis=0)
+        return total
+
+
+NO_CANDIDATES = Candidates(
+    keys=np.empty(0, np.int64),
+    names=(),
+    features=np.empty((0, 0), np.float32),
+    because=np.empty(0, np.int32),
+    shares=frozenset(),
+)
+
+
+def merge(parts: Sequence[Candidates]) -> Candidates:
+    """Make one pool of the answers of several sources; each source names features of its own.
+
+    A candidate that a source did not name has a share of 0 from it. Any other feature that it lacks (a column of the
+    model, such as its popularity) is unknown and taken as the mean of those that have it. With one part only, that
+    part is returned as it is; otherwise the pool is sorted by key.
+
+    Args:
+        parts: The answers; where two give a reason for the same candidate, the earlier one's stands.
+    """
+    parts = [part for part in parts if len(part.keys)]
+    if not parts:
+        return NO_CANDIDATES
+    if len(parts) == 1:
+        return parts[0]
+    keys = np.concatenate([part.keys for part in parts])
+    order = keys.argsort(kind="stable")
+    keys = keys[order]
+    is_first = np.empty(len(keys), np.bool_)
+    is_first[0] = True
+    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
+    places = np.empty(len(keys), np.intp)
+    places[order] = is_first.cumsum() - 1
+    keys = keys[is_first]
+
+    names = tuple(name for part in parts for name in part.names)
+    features = np.zeros((len(names), len(keys)), np.float32)
+    because = np.full(len(keys), -1, np.int32)
+    row, end = len(names), len(places)
+    for part in reversed(parts):
+        row, begin = row - len(part.names), end - len(part.keys)
+        mine, end = places[begin:end], begin
+        if len(mine) < len(keys):
+            for offset, name in enumerate(part.names):
+                if name not in part.shares:
+                    features[row + offset] = part.features[offset].mean()
+        features[row : row + len(part.names), mine] = part.features
+        because[mine] = np.where(part.because >= 0, part.because, because[mine])
+    return Candidates(
+        keys=keys,
+        names=names,
+        features=features,
+        because=because,
+        shares=frozenset[str]().union(*(part.shares for part in parts)),
+        model_version=next((part.model_version for part in parts if part.model_version), ""),
+    )

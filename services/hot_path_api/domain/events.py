@@ -1,0 +1,63 @@
+"""What the gateway writes to the event log."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from hot_path_api.domain.items import Item, ItemRef
+
+
+@dataclass(slots=True)
+class Interaction:
+    """A user did something with an item."""
+
+    event_id: str
+    tenant: str
+    user_id: str
+    item: ItemRef
+    interaction_type: str
+    value: float | None
+    occurred_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPut:
+    """An item has this state from now on."""
+
+    event_id: str
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDeleted:
+    """An item is gone."""
+
+    event_id: str
+    tenant: str
+    item: ItemRef
+    occurred_at_ms: int
+
+
+@dataclass(slots=True)
+class ListServed:
+    """A list left the gateway; items, scores and propensities are of one length, in the order shown."""
+
+    event_id: str
+    tenant: str
+    user_id: str
+    item_keys: Sequence[int]
+    scores: Sequence[float]
+    propensities: Sequence[float]
+    variant: str
+    model_version: str
+    surface: str
+    occurred_at_ms: int
+
+
+Event = Interaction | ItemPut | ItemDeleted | ListServed
+
+
+def event_id_of(tenant: str, idempotency_key: str, index: int) -> str:
+    """Give the id of the index-th event of a request, the same whenever and wherever the request is repeated."""
+    digest = blake2b(f"{tenant}\0{idempotency_key}\0{index}".encode(), digest_size=16)
+    return digest.hexdigest()

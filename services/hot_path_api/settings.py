@@ -1,0 +1,54 @@
+"""What the gateway can be told."""
+
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from servicekit.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """The gateway's settings; each is the environment variable of its name in capitals."""
+
+    http_port: int = Field(default=8080, ge=0, le=65535)
+    """Port of the REST API; 0 takes a free one."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port for metrics alone; 0 leaves them to `/metrics` of the REST API."""
+    vector_db_endpoint: str = "127.0.0.1:50051"
+    """Where vector_search is, as host:port."""
+    graph_db_endpoint: str = "127.0.0.1:50052"
+    """Where graph_service is, as host:port."""
+    agentdb_endpoint: str = "127.0.0.1:50053"
+    """Where profile_store is, as host:port."""
+    gpu_worker_endpoint: str = "127.0.0.1:50054"
+    """Where gpu_worker is, as host:port."""
+
+    auth_required: bool = True
+    """Whether an API key is asked for; false is for the laptop."""
+    api_key: SecretStr = SecretStr("")
+    """The API key of the default tenant."""
+    tenant: str = Field(default="default", min_length=1, max_length=64)
+    """The default tenant."""
+
+    time_budget_ms: float = Field(default=80.0, gt=0.0)
+    """Milliseconds that a list may take; what is late is left out and named in `degraded`."""
+    candidates: int = Field(default=300, ge=10, le=1_000)
+    """How many candidates retrieval is asked for; more are asked for a long list."""
+    graph_candidates: int = Field(default=100, ge=10, le=1_000)
+    """How many candidates the graph is asked for."""
+    history_limit: int = Field(default=1_000, ge=1, le=10_000)
+    """How many items of a user's history are the query; older ones only count as seen."""
+    batches_in_flight: int = Field(default=2, ge=1, le=64)
+    """How many micro-batches to one service may be under way at a time."""
+    item_cache_size: int = Field(default=50_000, ge=100)
+    """How many items are kept in memory."""
+    model_refresh_s: float = Field(default=5.0, gt=0.0)
+    """Seconds between looks at which model serves; a switch is usually heard of at once."""
+    drain_s: float = Field(default=0.0, ge=0.0)
+    """Seconds between saying "not ready" and closing the door, so that load balancers look in between."""
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if self.auth_required and not self.api_key.get_secret_value():
+            raise ValueError("API_KEY is empty; give a key, or AUTH_REQUIRED=false to ask for none")
+        return self
