@@ -150,6 +150,11 @@ class MemoryEventLog:
         """See EventLog."""
         return {where: partition.begin for where, partition in self._store.partitions(topics).items()}
 
+    async def committed_offsets(self, group: str, topics: Sequence[str]) -> Offsets:
+        """See EventLog."""
+        committed = self._store.groups[group].offsets if group in self._store.groups else {}
+        return {where: committed.get(where, part.begin) for where, part in self._store.partitions(topics).items()}
+
     async def offsets_for_time(self, topics: Sequence[str], timestamp_ms: int) -> Offsets:
         """See EventLog."""
         return {

@@ -202,6 +202,10 @@ class EventLog(Protocol):
         """Give for each partition the first offset still there; the end offset when it is empty."""
         ...
 
+    async def committed_offsets(self, group: str, topics: Sequence[str]) -> Offsets:
+        """Give for each partition what a group has committed; the first offset still there where it has not."""
+        ...
+
     async def offsets_for_time(self, topics: Sequence[str], timestamp_ms: int) -> Offsets:
         """Give for each partition the first offset whose timestamp is not earlier; the end offset when none is."""
         ...

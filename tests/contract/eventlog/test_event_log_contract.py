@@ -329,6 +329,15 @@ class EventLogContract(ABC):
         assert sum((await consumer.lag()).values()) == 0
         assert consumer.position() == await log.end_offsets([PLAIN.name])
 
+    async def test_what_a_group_has_committed_can_be_asked(self, log: EventLog) -> None:
+        where = TopicPartition(SINGLE.name, 0)
+        assert await log.committed_offsets("g", [SINGLE.name]) == {where: 0}
+        await log.producer().append(records_of(SINGLE, "a:1", "a:2"))
+        consumer = log.consumer([SINGLE.name], group="g")
+        await consumer.commit(after(await read(consumer, 2)))
+        assert await log.committed_offsets("g", [SINGLE.name]) == {where: 2}
+        assert await log.committed_offsets("another", [SINGLE.name]) == {where: 0}
+
     async def test_offsets_are_found_by_time(self, log: EventLog, clock: ManualClock) -> None:
         producer = log.producer()
         for number in range(5):

@@ -86,7 +86,7 @@ class GroupFile:
                 [(member.group, where.topic, where.partition, member.instance) for where in free],
             )
             held = free | {where for where, instance in owners.items() if instance == member.instance}
-            committed = self._offsets(member.group)
+            committed = self.offsets(member.group)
         self._checkpointer.checkpoint_if_due()
         return Share(held, held - share, {where: committed[where] for where in held if where in committed})
 
@@ -119,6 +119,13 @@ class GroupFile:
         self._checkpointer.checkpoint_if_due()
         return set(offsets) - owned
 
+    def offsets(self, group: str) -> dict[TopicPartition, int]:
+        """Give what a group has committed."""
+        rows = self._connection.execute(
+            "SELECT topic, number, next_offset FROM offsets WHERE group_name = ?", (group,)
+        ).fetchall()
+        return {TopicPartition(topic, number): offset for topic, number, offset in rows}
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
@@ -147,12 +154,6 @@ class GroupFile:
             "SELECT topic, number, instance FROM leases WHERE group_name = ?", (group,)
         ).fetchall()
         return {TopicPartition(topic, number): instance for topic, number, instance in rows}
-
-    def _offsets(self, group: str) -> dict[TopicPartition, int]:
-        rows = self._connection.execute(
-            "SELECT topic, number, next_offset FROM offsets WHERE group_name = ?", (group,)
-        ).fetchall()
-        return {TopicPartition(topic, number): offset for topic, number, offset in rows}
 
 
 @dataclass(frozen=True, slots=True)

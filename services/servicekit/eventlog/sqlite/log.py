@@ -68,6 +68,11 @@ class SqliteEventLog:
         """See EventLog."""
         return await self._ask(topics, TopicFile.begin_offsets)
 
+    async def committed_offsets(self, group: str, topics: Sequence[str]) -> Offsets:
+        """See EventLog."""
+        committed = await self._reader.run(lambda: self._reader.groups().offsets(group))
+        return {where: committed.get(where, first) for where, first in (await self.begin_offsets(topics)).items()}
+
     async def offsets_for_time(self, topics: Sequence[str], timestamp_ms: int) -> Offsets:
         """See EventLog."""
         return await self._ask(topics, lambda file: file.offsets_for_time(timestamp_ms))
