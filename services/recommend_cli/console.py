@@ -1,6 +1,5 @@
 """Where the command writes: answers to standard output, what went wrong to standard error."""
 
-from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Console
@@ -50,9 +49,3 @@ def share_progress() -> Progress:
         TimeElapsedColumn(),
         console=OUT,
     )
-
-
-def listed(texts: Sequence[str], *, most: int) -> str:
-    """Join the first few texts, and say how many more there are."""
-    more = len(texts) - most
-    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")

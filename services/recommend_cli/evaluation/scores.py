@@ -16,7 +16,7 @@ from recommend_cli.evaluation.metrics import (
 )
 
 COVERAGE: Final = f"coverage@{CUTOFF}"
-POPULARITY: Final = "mean_popularity"
+MEAN_POPULARITY: Final = "mean_popularity"
 
 Figures = dict[str, dict[str, float]]
 
@@ -66,7 +66,7 @@ def summarize(runs: Sequence[Scored]) -> Figures:
         figures[name] = {"mean": mean, "se": error}
     for name, values in (
         (COVERAGE, [run.coverage for run in runs]),
-        (POPULARITY, [run.mean_popularity for run in runs]),
+        (MEAN_POPULARITY, [run.mean_popularity for run in runs]),
     ):
         mean, error = mean_and_standard_error(values)
         figures[name] = {"mean": mean, "se": error}

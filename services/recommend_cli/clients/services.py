@@ -1,0 +1,29 @@
+"""The connections of the command to the services of a running stack."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+from recommend_cli.errors import CommandError
+from recommend_cli.stack.folder import StackState
+from servicekit.errors import ServiceError
+from servicekit.rpc.client import RpcChannel
+
+TENANT: Final = "default"
+"""The tenant whose API key `up` prints."""
+
+
+@asynccontextmanager
+async def connected(state: StackState, service: str) -> AsyncIterator[RpcChannel]:
+    """Connect to one service of a stack."""
+    async with RpcChannel(state.services[service].endpoint, name=service) as channel:
+        yield channel
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Turn what a service says against a call into an error for people."""
+    try:
+        yield
+    except ServiceError as error:
+        raise CommandError(error.message) from error

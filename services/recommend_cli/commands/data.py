@@ -1,0 +1,110 @@
+"""`load`: fills the running stack from MovieLens-100K or from files."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from recommend_cli.clients.gateway import Gateway
+from recommend_cli.console import ERR, OUT
+from recommend_cli.datasets.files import read_interactions, read_items
+from recommend_cli.datasets.movielens import TERMS
+from recommend_cli.demo.movies import load_movielens
+from recommend_cli.errors import CommandError
+from recommend_cli.loading import LoadOutcome
+from recommend_cli.options import DEFAULT_CACHE_DIR, DEFAULT_DATA_DIR, CacheDir, DataDir
+from recommend_cli.populating import load_interactions, load_items
+from recommend_cli.stack.folder import RunFolder, running_stack
+
+_MOST_LINES_SHOWN: Final = 20
+
+load = typer.Typer(no_args_is_help=True, help="Load items and interactions into the running stack, over REST.")
+
+File = Annotated[
+    Path, typer.Argument(help="JSON lines (.jsonl, .ndjson, .json) or CSV.", exists=True, dir_okay=False, readable=True)
+]
+ItemType = Annotated[str, typer.Option("--item-type", "-t", help="The type of items that do not name theirs.")]
+
+
+@load.command("ml-100k")
+def load_ml100k(data_dir: DataDir = DEFAULT_DATA_DIR, cache_dir: CacheDir = DEFAULT_CACHE_DIR) -> None:
+    """Load MovieLens-100K: 1,682 films and 100,000 ratings, the newest of them as of now.
+
+    `make data` fetches the files. Loading again changes nothing.
+    """
+    OUT.print(TERMS, soft_wrap=True)
+    asyncio.run(_load_ml100k(data_dir, cache_dir))
+
+
+@load.command("items")
+def load_item_file(file: File, data_dir: DataDir = DEFAULT_DATA_DIR, item_type: ItemType = "item") -> None:
+    """Load items.
+
+    Their fields: item_id, item_type, title, description, attributes, created_at, available_from, available_until, hidden.
+
+    In a CSV file every other column becomes an attribute; a list is written as "Action|Crime". Good lines are loaded,
+    bad ones listed by their numbers; the exit code is 1 when no line was loaded.
+    """
+    outcome = asyncio.run(_load_items(file, data_dir, item_type))
+    _show(outcome, "items", file)
+
+
+@load.command("interactions")
+def load_interaction_file(
+    file: File,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    item_type: ItemType = "item",
+    interaction_type: Annotated[
+        str, typer.Option("--type", help="The type of interactions that do not name theirs.")
+    ] = "view",
+) -> None:
+    """Load interactions: user_id, item_id, item_type, interaction_type, value, occurred_at, event_id.
+
+    A user's interactions keep the order of the file. Without an event_id the line's content identifies it, so loading
+    a file again changes nothing. Good lines are loaded, bad ones listed by their numbers; the exit code is 1 when no
+    line was loaded.
+    """
+    outcome = asyncio.run(_load_interactions(file, data_dir, item_type, interaction_type))
+    _show(outcome, "interactions", file)
+
+
+def gateway_of(data_dir: Path) -> Gateway:
+    """Connect to the gateway of the stack that runs on a data folder.
+
+    Raises:
+        CommandError: None runs there.
+    """
+    return Gateway(running_stack(data_dir).url, RunFolder(data_dir).api_key())
+
+
+async def _load_ml100k(data_dir: Path, cache_dir: Path) -> None:
+    async with gateway_of(data_dir) as gateway:
+        items, interactions = await load_movielens(gateway, data_dir, cache_dir)
+    _show(items, "items", None)
+    _show(interactions, "interactions", None)
+
+
+async def _load_items(file: Path, data_dir: Path, item_type: str) -> LoadOutcome:
+    async with gateway_of(data_dir) as gateway:
+        return await load_items(gateway, read_items(file, item_type=item_type))
+
+
+async def _load_interactions(file: Path, data_dir: Path, item_type: str, interaction_type: str) -> LoadOutcome:
+    async with gateway_of(data_dir) as gateway:
+        lines = read_interactions(file, item_type=item_type, interaction_type=interaction_type)
+        return await load_interactions(gateway, lines)
+
+
+def _show(outcome: LoadOutcome, what: str, file: Path | None) -> None:
+    """Print what was loaded and list the bad lines."""
+    OUT.print(f"{outcome.new:,} {what} loaded, {outcome.known:,} were there already")
+    if not outcome.bad:
+        return
+    ERR.print(f"[yellow]{len(outcome.bad):,} lines{f' of {file}' if file else ''} were not loaded:[/]")
+    for number in sorted(outcome.bad)[:_MOST_LINES_SHOWN]:
+        ERR.print(f"  line {number}: {outcome.bad[number]}", markup=False, soft_wrap=True)
+    if len(outcome.bad) > _MOST_LINES_SHOWN:
+        ERR.print(f"  and {len(outcome.bad) - _MOST_LINES_SHOWN:,} more")
+    if not outcome.loaded:
+        raise CommandError("No line was loaded")

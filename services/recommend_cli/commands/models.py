@@ -1,0 +1,105 @@
+"""`train`, `models`, `activate`, `rollback`: the models of the running stack."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from recommend_cli.clients.services import TENANT, connected
+from recommend_cli.clients.training import HoldOut, Model, Trainer, Training
+from recommend_cli.commands.data import gateway_of
+from recommend_cli.console import OUT
+from recommend_cli.errors import CommandError
+from recommend_cli.options import DEFAULT_DATA_DIR, DataDir
+from recommend_cli.populating import train_model
+from recommend_cli.stack.folder import running_stack
+
+Version = Annotated[str, typer.Argument(help="The version's name, as `recommend models` shows it.")]
+
+
+def train(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    hold_out: Annotated[
+        HoldOut, typer.Option("--hold-out", help="Judge by each user's last interactions, or by a random part.")
+    ] = HoldOut.TIME,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed and data give the same model.", min=0)] = 1,
+    no_activate: Annotated[bool, typer.Option("--no-activate", help="Do not serve it.")] = False,
+) -> None:
+    """Train on everything stored and serve the new version, unless it is worse than the active one or popularity."""
+    training = asyncio.run(_train(data_dir, hold_out, seed, activate=not no_activate))
+    OUT.print_json(data=training.report)
+    OUT.print(f"Version {training.version} {'serves' if training.activated else 'does not serve'}")
+    if not training.activated and not no_activate:
+        raise CommandError(training.message, hint=f"`recommend activate {training.version} --force` serves it anyway")
+
+
+def models(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """List the versions, newest first, with their hold-out metrics."""
+    listed = asyncio.run(_models(data_dir))
+    if not listed:
+        OUT.print("No model was trained yet: `recommend train`")
+        return
+    OUT.print(models_table(listed))
+
+
+def activate(
+    version: Version,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    force: Annotated[bool, typer.Option("--force", help="Even if it is worse.")] = False,
+) -> None:
+    """Make a version the one that serves."""
+    previous = asyncio.run(_activate(data_dir, version, force=force))
+    OUT.print(f"{version} serves{f'; {previous} did before' if previous else ''}")
+
+
+def rollback(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Go back to the version that served before."""
+    OUT.print(f"{asyncio.run(_roll_back(data_dir))} serves again")
+
+
+def models_table(listed: list[Model]) -> Table:
+    """Describe versions."""
+    names = list(dict.fromkeys(name for model in listed for name in model.metrics))
+    table = Table("version", "trained", box=SIMPLE_HEAD)
+    for heading in ("items", "users", "interactions", *names):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for model in listed:
+        trained = datetime.fromtimestamp(model.trained_at_ms / 1000, UTC).astimezone()
+        table.add_row(
+            model.version,
+            f"{trained:%Y-%m-%d %H:%M}",
+            f"{model.items:,}",
+            f"{model.users:,}",
+            f"{model.interactions:,}",
+            *(f"{model.metrics[name]:.4f}" if name in model.metrics else "" for name in names),
+            "[green]serves[/]" if model.active else model.refused_because,
+        )
+    return table
+
+
+async def _train(data_dir: Path, hold_out: HoldOut, seed: int, *, activate: bool) -> Training:
+    state = running_stack(data_dir)
+    async with gateway_of(data_dir) as gateway:
+        return await train_model(state, gateway, hold_out=hold_out, seed=seed, activate=activate)
+
+
+async def _models(data_dir: Path) -> list[Model]:
+    async with connected(running_stack(data_dir), "gpu_worker") as channel:
+        return list(await Trainer(channel, TENANT).models())
+
+
+async def _activate(data_dir: Path, version: str, *, force: bool) -> str:
+    async with connected(running_stack(data_dir), "gpu_worker") as channel:
+        with OUT.status("Activating"):
+            return await Trainer(channel, TENANT).activate(version, force=force)
+
+
+async def _roll_back(data_dir: Path) -> str:
+    async with connected(running_stack(data_dir), "gpu_worker") as channel:
+        with OUT.status("Rolling back"):
+            return await Trainer(channel, TENANT).roll_back()
