@@ -13,9 +13,10 @@ from servicekit.errors import InvalidArgumentError
 from servicekit.filters import AttributeValue, Filter
 
 SAMPLE_FIELD = "\x00sample"
-"""A field that every point has: a number drawn from its key, uniform in [0, 1). Recall is measured under its filters."""
+"""A field of every point: a number drawn from its key, uniform in [0, 1), under whose filters recall is measured."""
 
 MAX_LIMIT = 10_000
+_MAX_LENGTH = 1e18  # the product of two such vectors is still a float32
 
 
 class Distance(StrEnum):
@@ -65,14 +66,14 @@ class Space:
     distance: Distance
 
     def check_points(self, points: Points) -> Points:
-        """Give the points in a form that is safe to store: distinct keys (the last one wins), contiguous arrays.
+        """Give the points as they are stored: distinct keys (the last one wins), under cosine vectors of length one.
 
         Raises:
             InvalidArgumentError: A key is negative; a vector is of another size, not finite or, under cosine, zero; an
                 attribute is a number that is not finite; the numbers of keys, vectors and payloads differ.
         """
         keys = np.ascontiguousarray(points.keys, dtype=np.int64)
-        vectors = self.check_vectors(points.vectors)
+        vectors = self.check_queries(points.vectors)
         if keys.ndim != 1 or not len(keys) == len(vectors) == len(points.payloads):
             raise InvalidArgumentError(
                 f"{keys.size} keys, {len(vectors)} vectors and {len(points.payloads)} payloads do not go together",
@@ -88,11 +89,11 @@ class Space:
             return Points(keys[last], vectors[last], [points.payloads[row] for row in last])
         return Points(keys, vectors, points.payloads)
 
-    def check_vectors(self, vectors: Floats) -> Floats:
-        """Give the vectors as a contiguous float32[n, dimensions].
+    def check_queries(self, vectors: Floats) -> Floats:
+        """Give the vectors as contiguous float32[n, dimensions], under cosine of length one (or zero, as they were).
 
         Raises:
-            InvalidArgumentError: They are of another size, or a value is not finite.
+            InvalidArgumentError: They are of another size, or a value is not finite, or too large for a dot product.
         """
         matrix = np.ascontiguousarray(vectors, dtype=np.float32)
         if matrix.ndim != 2 or matrix.shape[1] != self.dimensions:
@@ -100,17 +101,23 @@ class Space:
                 f"a vector of this collection has {self.dimensions} numbers, not the shape {matrix.shape}",
                 field="vector",
             )
-        # The squared length must be finite too: scores are computed from it.
-        if not np.isfinite(np.einsum("ij,ij->i", matrix, matrix)).all():
-            raise InvalidArgumentError("a vector holds a value that is not finite or is too large", field="vector")
+        if not np.isfinite(matrix).all():
+            raise InvalidArgumentError("a vector holds a value that is not finite", field="vector")
+        # In double precision no float32 over- or underflows when it is squared.
+        lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
+        if self.distance is Distance.COSINE:
+            unit: Floats = (matrix / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)
+            return unit
+        if matrix.size and lengths.max() > _MAX_LENGTH:
+            raise InvalidArgumentError(f"a vector is longer than {_MAX_LENGTH:g}", field="vector")
         return matrix
 
 
 class DenseIndex(Protocol):
     """The points of one collection of one tenant.
 
-    One owner opens it, calls it from one event loop and closes it once; after that no method may be called. All methods
-    raise UnavailableError when the store behind it fails.
+    One owner opens it, calls it from one event loop and closes it once; after that no method may be called. Every method
+    may raise UnavailableError: the store behind it failed.
     """
 
     @property
