@@ -10,13 +10,16 @@ from servicekit.errors import ServiceError
 from servicekit.logs import get_logger
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# A terminal's Ctrl-C and a supervisor's SIGTERM may both arrive for one wish to stop.
+_SAME_WISH_S = 1.0
 
 
 def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
     """Run `main` on uvloop until it returns, and give the process's exit code.
 
     `main` starts the service, waits for the event, which the first SIGTERM or SIGINT sets, stops the service and
-    returns. A second signal ends the process at once. An exception out of `main` is logged and gives code 1.
+    returns. Another signal, a second later or more, ends the process at once. An exception out of `main` is logged and
+    gives code 1.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_until_done(main))
@@ -26,13 +29,18 @@ async def _until_done(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
     log = get_logger(__name__)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    stopping: list[asyncio.TimerHandle] = []
 
     def on_signal(number: signal.Signals) -> None:
-        log.info("stopping", signal=number.name)
+        if not stopping:
+            log.info("stopping", signal=number.name)
+            stopping.append(loop.call_later(_SAME_WISH_S, restore_signals))
+            stop.set()
+
+    def restore_signals() -> None:
         for each in _SIGNALS:
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
-        stop.set()
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal, number)

@@ -5,6 +5,8 @@ from typing import Self
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
 
+from servicekit.errors import FailedPreconditionError
+
 # How long one call takes between processes on one machine or in one cluster.
 RPC_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 # How long an answer takes; the promise is 0.1.
@@ -94,7 +96,12 @@ class MetricsServer:
     """Serves `/metrics` from a daemon thread until closed; also a context manager."""
 
     def __init__(self, port: int, host: str) -> None:
-        self._serving = start_http_server(port, host, registry=REGISTRY) if port else None
+        try:
+            self._serving = start_http_server(port, host, registry=REGISTRY) if port else None
+        except OSError as error:
+            raise FailedPreconditionError(
+                f"cannot serve metrics on {host}:{port} ({error.strerror}); choose another port, 0 for none"
+            ) from error
 
     def close(self) -> None:
         """Stop serving and free the port."""
@@ -115,5 +122,9 @@ class MetricsServer:
 
 
 def serve_metrics(port: int, host: str = "127.0.0.1") -> MetricsServer:
-    """Begin to serve the metrics of this process; port 0 serves none."""
+    """Begin to serve the metrics of this process; port 0 serves none.
+
+    Raises:
+        FailedPreconditionError: The port is taken.
+    """
     return MetricsServer(port, host)

@@ -24,6 +24,8 @@ from servicekit.tasks import is_being_cancelled
 MARGIN_S = 0.002
 # With less than this left the call is not made.
 LEAST_S = 0.002
+# Who was given less than this and is late is not to blame.
+FAIR_S = 0.02
 MAX_RETRIES = 2
 _BACKOFF_S = 0.02
 
@@ -122,23 +124,29 @@ class RpcChannel:
         """
         timeout_s = self._granted_s(time.monotonic() + min(timeout_s, remaining_s() - MARGIN_S))
         self._before_call()
-        call = stub_method(request, timeout=timeout_s, metadata=_metadata())
         answered = ended = False
+        call = None
         try:
+            call = stub_method(request, timeout=timeout_s, metadata=_metadata())
             async for response in call:
                 if not answered and self._breaker is not None:
                     self._breaker.succeeded()  # at once: nobody knows how long the reader takes
                 answered = True
                 yield response
             ended = True
-            self._after_call(grpc.StatusCode.OK)
+            self._after_call(grpc.StatusCode.OK, timeout_s)
         except grpc.aio.AioRpcError as error:
             ended = True
-            self._after_call(error.code())
+            self._after_call(error.code(), timeout_s)
             raise error_from_rpc(error, target=self._name) from error
+        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
+            raise self._closed() from error
         finally:
             if not ended:
-                call.cancel()
+                if call is not None:
+                    call.cancel()
                 if not answered:
                     self._abandoned()
 
@@ -174,18 +182,18 @@ class RpcChannel:
             response = await stub_method(request, timeout=timeout_s, metadata=_metadata())
         except grpc.aio.AioRpcError as error:
             self._latency.observe(time.perf_counter() - started)
-            self._after_call(error.code())
+            self._after_call(error.code(), timeout_s)
             raise
-        except asyncio.CancelledError as error:
+        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
             self._abandoned()
-            if is_being_cancelled():
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
                 raise
-            raise UnavailableError(f"the channel to {self._name} was closed during the call") from error
+            raise self._closed() from error
         except BaseException:
             self._abandoned()
             raise
         self._latency.observe(time.perf_counter() - started)
-        self._after_call(grpc.StatusCode.OK)
+        self._after_call(grpc.StatusCode.OK, timeout_s)
         return response
 
     def _granted_s(self, deadline: float) -> float:
@@ -198,16 +206,22 @@ class RpcChannel:
         if self._breaker is not None:
             self._breaker.before_call()
 
-    def _after_call(self, status: grpc.StatusCode) -> None:
+    def _after_call(self, status: grpc.StatusCode, granted_s: float) -> None:
         counter = self._counters.get(status)
         if counter is None:
             counter = self._counters[status] = metrics.GRPC_CLIENT_REQUESTS.labels(self._name, status.name)
         counter.inc()
-        if self._breaker is not None:
-            if status in _FAILURES:
-                self._breaker.failed()
-            else:
-                self._breaker.succeeded()
+        if self._breaker is None:
+            return
+        if status is grpc.StatusCode.DEADLINE_EXCEEDED and granted_s < FAIR_S:
+            self._breaker.abandoned()
+        elif status in _FAILURES:
+            self._breaker.failed()
+        else:
+            self._breaker.succeeded()
+
+    def _closed(self) -> UnavailableError:
+        return UnavailableError(f"the channel to {self._name} is closed")
 
     def _abandoned(self) -> None:
         if self._breaker is not None:

@@ -10,6 +10,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from servicekit.errors import FailedPreconditionError
 from servicekit.logs import get_logger
 from servicekit.rpc.calls import HandlerCollector
 
@@ -25,6 +26,14 @@ class GrpcServer:
     It starts NOT_SERVING: whoever wired the service calls `set_serving(True)` once it can answer. `stop` says
     NOT_SERVING under the name "" (readiness), leaves the services' own names alone (liveness), takes no more calls,
     lets those in flight finish within the grace and closes. Whoever watches the health is in flight too.
+
+    Args:
+        host: The address to listen on.
+        port: The port to listen on, 0 for a free one.
+        service_names: The full proto names of the services, for health and reflection.
+        register: Adds the servicers by the generated `add_…_to_server` functions; all that it may do with its argument.
+        shutdown_grace_s: How long calls in flight may take to finish.
+        max_message_bytes: The largest message in either direction.
     """
 
     def __init__(
@@ -56,7 +65,11 @@ class GrpcServer:
         self.port = 0
 
     async def start(self) -> None:
-        """Bind the port and begin to answer; `port` is known afterwards."""
+        """Bind the port and begin to answer; `port` is known afterwards.
+
+        Raises:
+            FailedPreconditionError: The port is taken.
+        """
         collector: Any = HandlerCollector()
         self._register(collector)  # first, since gRPC asks one handler after the other
         self._health = health.aio.HealthServicer()
@@ -67,7 +80,10 @@ class GrpcServer:
         self._server = grpc.aio.server(handlers=collector.handlers, options=self._options)
         for name in ("", *self._service_names):
             await self._health.set(name, _NOT_SERVING)
-        self.port = self._server.add_insecure_port(self._address)
+        try:
+            self.port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise FailedPreconditionError(f"cannot listen on {self._address}; does something else?") from error
         await self._server.start()
         self._log.info("listening", port=self.port, services=self._service_names)
 

@@ -45,12 +45,13 @@ def test_a_signal_stops_it_in_order(spawned: list[subprocess.Popen[str]], number
     assert out.endswith("\nfinished\n")
 
 
-def test_a_second_signal_ends_it_at_once(spawned: list[subprocess.Popen[str]]) -> None:
+def test_a_later_signal_ends_it_at_once(spawned: list[subprocess.Popen[str]]) -> None:
     process = start(spawned, "slow")
     wait_until_ready(process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)  # the same wish to stop
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.5)
+        process.wait(1.5)
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == -signal.SIGTERM
 

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
 from servicekit import metrics
+from servicekit.errors import FailedPreconditionError
 from servicekit.testing import free_port
 
 NAMES_OF_THE_DEPLOYMENTS = (
@@ -40,6 +41,12 @@ def test_metrics_are_served_until_closed() -> None:
     assert 'degraded_total{reason="late",source="graph"}' in text
     with pytest.raises(OSError, match="refused"):
         urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5)
+
+
+def test_a_taken_port_is_told() -> None:
+    port = free_port()
+    with metrics.serve_metrics(port), pytest.raises(FailedPreconditionError, match=f"{port} .*choose another"):
+        metrics.serve_metrics(port)
 
 
 def test_port_zero_serves_nothing() -> None:

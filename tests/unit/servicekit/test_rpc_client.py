@@ -195,6 +195,22 @@ async def _first(stream: Any) -> bytes:
     return b""
 
 
+async def _all(stream: Any) -> list[bytes]:
+    return [each async for each in stream]
+
+
+async def test_too_little_time_does_not_open_the_breaker_and_enough_does(echo: Any, make_stub: Any) -> None:
+    breaker = CircuitBreaker("under-test", failure_threshold=2)
+    echo.act = lambda _request: asyncio.sleep(30)
+    async with served(echo.register) as (server, _), channel_to(server, breaker) as channel:
+        stub = make_stub(channel)
+        for timeout_s, state in ((0.015, CircuitState.CLOSED), (0.05, CircuitState.OPEN)):
+            for _ in range(3):
+                with pytest.raises((DeadlineExceededError, CircuitOpenError)):
+                    await channel.unary(stub.Echo, b"a", timeout_s=timeout_s)
+            assert breaker.state is state
+
+
 async def test_a_stream_gives_what_came_before_the_error(echo: Any, make_stub: Any) -> None:
     echo.act = fails(None, None, NotFoundError("gone", field="cursor"))
     got: list[bytes] = []
@@ -223,9 +239,16 @@ async def test_calls_on_a_closing_channel_are_told(echo: Any, make_stub: Any) ->
         channel = RpcChannel(f"127.0.0.1:{server.port}", name="closing")
         call = asyncio.create_task(channel.unary(make_stub(channel).Echo, b"", timeout_s=20.0))
         await eventually(lambda: echo.requests)
+        reading = asyncio.create_task(_all(channel.stream(make_stub(channel).Count, b"2", timeout_s=20.0)))
+        await eventually(lambda: len(echo.requests) == 2)
         await channel.close()
+        for each in (call, reading):
+            with pytest.raises(UnavailableError, match="closed"):
+                await each
         with pytest.raises(UnavailableError, match="closed"):
-            await call
+            await channel.unary(make_stub(channel).Echo, b"", timeout_s=20.0)
+        with pytest.raises(UnavailableError, match="closed"):
+            await _all(channel.stream(make_stub(channel).Count, b"2", timeout_s=20.0))
 
 
 async def test_a_cancelled_caller_stays_cancelled(echo: Any, make_stub: Any) -> None:

@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from servicekit.deadline import deadline_after
-from servicekit.errors import DeadlineExceededError, InternalError, NotFoundError
+from servicekit.errors import DeadlineExceededError, FailedPreconditionError, InternalError, NotFoundError
 from servicekit.request_id import begin_request
 from servicekit.rpc.client import RpcChannel
 from servicekit.rpc.server import GrpcServer
@@ -245,7 +245,7 @@ async def test_stopping_twice_is_harmless(echo: Any) -> None:
 async def test_a_taken_port_is_an_error(echo: Any) -> None:
     async with served(echo.register) as (server, _):
         second = GrpcServer(host="127.0.0.1", port=server.port, service_names=[], register=echo.register)
-        with pytest.raises(RuntimeError, match=str(server.port)):
+        with pytest.raises(FailedPreconditionError, match=str(server.port)):
             await second.start()
         await second.stop()
 
