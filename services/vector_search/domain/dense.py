@@ -116,7 +116,7 @@ class Space:
 class DenseIndex(Protocol):
     """The points of one collection of one tenant.
 
-    One owner opens it, calls it from one event loop and closes it once; after that no method may be called. Every method
+    One owner opens it, calls it from one event loop and closes it once, after which nothing may be called. Any method
     may raise UnavailableError: the store behind it failed.
     """
 
@@ -200,6 +200,22 @@ def check_attributes(attributes: Sequence[Mapping[str, AttributeValue]]) -> None
         for name, value in mapping.items():
             if isinstance(value, int | float) and not math.isfinite(value):
                 raise InvalidArgumentError(f"the attribute {name} is not a finite number", field=name)
+
+
+def check_attributes_of(keys: Keys, attributes: Sequence[Mapping[str, AttributeValue]]) -> None:
+    """Check the attributes that are to replace those of points.
+
+    Raises:
+        InvalidArgumentError: There are not as many as keys, or a number is not finite.
+    """
+    if len(keys) != len(attributes):
+        raise InvalidArgumentError(f"{len(keys)} keys and attributes of {len(attributes)} points", field="keys")
+    check_attributes(attributes)
+
+
+def nothing_near() -> Neighbours:
+    """The answer to a query that nothing can be near to."""
+    return Neighbours(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
 
 
 def check_search(vectors: Floats, *, limit: int, exclude: Sequence[Keys]) -> None:
