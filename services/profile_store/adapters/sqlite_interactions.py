@@ -11,7 +11,7 @@ from typing import Any
 from profile_store.adapters import sqlite_popularity as popularity
 from profile_store.adapters.sqlite_items import item_key_of
 from profile_store.adapters.sqlite_popularity import ChangedSums
-from profile_store.adapters.sqlite_schema import key_list, tenant_number
+from profile_store.adapters.sqlite_schema import BUILT_IN_NUMBERS, key_list, tenant_number
 from profile_store.domain.interactions import BUILT_IN_TYPES, Interaction, InteractionType
 from servicekit.identity import user_key
 
@@ -19,8 +19,8 @@ user_key_of = lru_cache(maxsize=32_768)(user_key)
 
 _MASK_63 = (1 << 63) - 1
 TYPES = (
-    "SELECT n.type_no, n.name, t.weight, t.centre, t.counts_as_seen FROM type_names n "
-    "LEFT JOIN interaction_types t ON t.type_no = n.type_no AND t.tenant_no = ?"
+    "SELECT t.type_no, n.name, t.weight, t.centre, t.counts_as_seen "
+    "FROM interaction_types t JOIN type_names n USING (type_no) WHERE t.tenant_no = ?"
 )
 _COUNT_USER = """
 INSERT INTO users VALUES (?, ?, ?, ?)
@@ -53,16 +53,11 @@ class PutTypes:
     sums: ChangedSums | None
 
 
-def types_from_rows(
-    rows: Sequence[tuple[Any, ...]],
-) -> dict[int, InteractionType]:
-    """Read a tenant's types by number from the columns of TYPES."""
-    kinds: dict[int, InteractionType] = {}
+def types_from_rows(rows: Sequence[tuple[Any, ...]]) -> dict[int, InteractionType]:
+    """Give a tenant's types by number: the built-in ones and, over them, what the columns of TYPES say."""
+    kinds = {number: BUILT_IN_TYPES[name] for number, name in BUILT_IN_NUMBERS.items()}
     for number, name, weight, centre, counts_as_seen in rows:
-        if weight is not None:
-            kinds[number] = InteractionType(name, weight, centre, bool(counts_as_seen))
-        elif name in BUILT_IN_TYPES:
-            kinds[number] = BUILT_IN_TYPES[name]
+        kinds[number] = InteractionType(name, weight, centre, bool(counts_as_seen))
     return kinds
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profile_store.adapters.sqlite_schema import key_list
-from profile_store.domain.interactions import InteractionType, weigh_columns
+from profile_store.domain.interactions import InteractionType
 from profile_store.domain.popularity import WINDOWS, DecayedSums, Window
 
 Deed = tuple[int, int, float | None, int]
@@ -19,7 +19,11 @@ _READ = (
     "SELECT item_key, reference_ms, hour, day, week, month, total FROM popularity "
     "WHERE item_key IN (SELECT value FROM json_each(?))"
 )
-_WRITE = "INSERT OR REPLACE INTO popularity VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_WRITE = """
+INSERT INTO popularity VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (item_key) DO UPDATE SET reference_ms = excluded.reference_ms, hour = excluded.hour, day = excluded.day,
+    week = excluded.week, month = excluded.month, total = excluded.total
+"""
 _REBUILT_AT_ONCE = 50_000
 
 
@@ -94,11 +98,22 @@ def rebuild(
 
 
 def _shares(kinds: Mapping[int, InteractionType], deeds: Sequence[Deed]) -> _Shares:
-    item_keys, types, values, times = zip(*deeds, strict=True) if deeds else ((), (), (), ())
-    weights = weigh_columns(kinds, np.array(types, dtype=np.int64), np.array(values, dtype=np.float64))
-    counted = weights > 0.0
-    keys, rows = np.unique(np.array(item_keys, dtype=np.int64)[counted], return_inverse=True)
-    return _Shares(keys.tolist(), rows, np.array(times, dtype=np.int64)[counted], weights[counted])
+    rows_of: dict[int, int] = {}
+    rows: list[int] = []
+    times: list[int] = []
+    weights: list[float] = []
+    for item_key, number, value, time_ms in deeds:
+        weight = kinds[number].weigh(value)
+        if weight > 0.0:
+            rows.append(rows_of.setdefault(item_key, len(rows_of)))
+            times.append(time_ms)
+            weights.append(weight)
+    return _Shares(
+        list(rows_of),
+        np.array(rows, dtype=np.intp),
+        np.array(times, dtype=np.int64),
+        np.array(weights, dtype=np.float64),
+    )
 
 
 def _read(connection: sqlite3.Connection, keys: list[int]) -> DecayedSums:

@@ -4,6 +4,9 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
+BUILT_IN_NUMBERS = {1: "view", 2: "like", 3: "add_to_cart", 4: "purchase", 5: "rating"}
+"""The numbers of the built-in types, as the first migration gives them."""
+
 MIGRATIONS = (
     """
 CREATE TABLE tenants (tenant_no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);

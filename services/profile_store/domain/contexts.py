@@ -11,7 +11,7 @@ from servicekit.arrays import Floats, Keys
 
 MAX_HISTORY = 10_000
 """The longest history a context gives, and how many seen items it is exact for."""
-MAX_ROWS = 50_000
+MAX_ROWS = 20_000
 """A context is computed from the user's newest interactions, at most this many; older ones still count as stored."""
 
 
