@@ -2,7 +2,7 @@
 
 import typer
 
-from recommend_cli.commands import ask, data, demo, evaluate, models, stack
+from recommend_cli.commands import ask, bench, data, demo, evaluate, models, stack
 
 app = typer.Typer(
     help="Recommendations from your own machine: start the services, load data, train, ask, measure.",
@@ -23,3 +23,4 @@ app.command(rich_help_panel="Data and models")(models.rollback)
 app.command(rich_help_panel="Recommendations")(ask.for_user)
 app.command(rich_help_panel="Recommendations")(ask.similar)
 app.command(rich_help_panel="Measuring")(evaluate.evaluate)
+app.command(rich_help_panel="Measuring")(bench.bench)

@@ -41,7 +41,7 @@ def load_ml100k(data_dir: DataDir = DEFAULT_DATA_DIR, cache_dir: CacheDir = DEFA
 def load_item_file(file: File, data_dir: DataDir = DEFAULT_DATA_DIR, item_type: ItemType = "item") -> None:
     """Load items.
 
-    Their fields: item_id, item_type, title, description, attributes, created_at, available_from, available_until, hidden.
+    Fields: item_id, item_type, title, description, attributes, created_at, available_from, available_until, hidden.
 
     In a CSV file every other column becomes an attribute; a list is written as "Action|Crime". Good lines are loaded,
     bad ones listed by their numbers; the exit code is 1 when no line was loaded.
@@ -98,7 +98,9 @@ async def _load_interactions(file: Path, data_dir: Path, item_type: str, interac
 
 def _show(outcome: LoadOutcome, what: str, file: Path | None) -> None:
     """Print what was loaded and list the bad lines."""
-    OUT.print(f"{outcome.new:,} {what} loaded, {outcome.known:,} were there already")
+    # Some may be stored by way of the event log before the answer says so; they are no news then.
+    nothing_new = outcome.known and not outcome.new
+    OUT.print(f"{outcome.loaded:,} {what} loaded{', all of them known before' if nothing_new else ''}")
     if not outcome.bad:
         return
     ERR.print(f"[yellow]{len(outcome.bad):,} lines{f' of {file}' if file else ''} were not loaded:[/]")

@@ -1,5 +1,6 @@
 """Directors, actors and countries of films, from the CC0 film database of the package bokeh-sampledata."""
 
+import re
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from recommend_cli.datasets.titles import folded, names, parts
 from recommend_cli.errors import CommandError
 
 _DATABASE: Final = Path("bokeh_sampledata", "_data", "movies.db")
+_SEPARATOR: Final = re.compile(r",(?!\s*(?:Jr|Sr)\.)")
 _YEARS_APART: Final = (0, 1)  # a festival's year and a release's differ by one
 
 
@@ -71,4 +73,5 @@ def read_film_database(cache: Path) -> FilmDatabase:
 
 
 def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
+    """Split at commas, but not before the "Jr." of a name."""
+    return tuple(dict.fromkeys(name.strip() for name in _SEPARATOR.split(text or "") if name.strip()))

@@ -1,6 +1,7 @@
 """Reads MovieLens-100K as the package recbole ships it: films, and ratings in the order of the file."""
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,13 @@ TERMS: Final = (
     "use without permission. F. M. Harper and J. A. Konstan, 2015, https://doi.org/10.1145/2827872"
 )
 
+_YEAR_IN_TITLE: Final = re.compile(r"^(?P<title>.+) \((?P<year>\d{4})\).*$")
 _FOLDER: Final = Path("recbole", "dataset_example", "ml-100k")
 
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """A film as MovieLens names it: `title` with its article behind ("Usual Suspects, The")."""
+    """A film as MovieLens names it: `title` with its article behind ("Usual Suspects, The"), empty if there is none."""
 
     item_id: str
     title: str
@@ -57,15 +59,7 @@ def read_films(cache: Path) -> list[Film]:
     Raises:
         CommandError: The data is not in the cache.
     """
-    return [
-        Film(
-            item_id=item_id,
-            title="" if year == "unkonwn" else title,  # recbole's spelling for the one film without a name
-            year=int(year) if year.isdecimal() else None,
-            genres=tuple(genre for genre in genres.split(" ") if genre and genre != "unknown"),
-        )
-        for item_id, title, year, genres in _rows(cache, "ml-100k.item")
-    ]
+    return [_film(*row) for row in _rows(cache, "ml-100k.item")]
 
 
 def read_ratings(cache: Path) -> Ratings:
@@ -81,6 +75,17 @@ def read_ratings(cache: Path) -> Ratings:
         values=np.array(values, dtype=np.float64),
         times_s=np.array(times, dtype=np.int64),
     )
+
+
+def _film(item_id: str, title: str, year: str, genres: str) -> Film:
+    """Read a row; one film has no name ("unkonwn"), one has its year left in the title."""
+    known = tuple(genre for genre in genres.split(" ") if genre and genre != "unknown")
+    if year.isdecimal():
+        return Film(item_id, title, int(year), known)
+    match = _YEAR_IN_TITLE.match(title)
+    if match is not None:
+        return Film(item_id, match["title"], int(match["year"]), known)
+    return Film(item_id, "", None, known)
 
 
 def _rows(cache: Path, name: str) -> Iterator[list[str]]:

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,11 @@ _STABLE_S: Final = 30.0  # whoever lived this long starts again without a wait
 _START_TRIES: Final = 3
 _BAD_SETTINGS_EXIT: Final = 2
 _TETHER: Final = Path(__file__).with_name("tether.py")
+
+
+def tethered(command: Sequence[str]) -> tuple[str, ...]:
+    """Give a command that runs the given one and is stopped when this process is gone, whatever ended it."""
+    return (sys.executable, "-ISE", str(_TETHER), str(os.getpid()), *command)
 
 
 class Supervisor:
@@ -159,7 +164,7 @@ class Supervisor:
         self._folder.rotate_log(service.name)
         with self._folder.log_path(service.name).open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-ISE", str(_TETHER), str(os.getpid()), *service.command,
+                *tethered(service.command),
                 stdin=DEVNULL, stdout=log, stderr=log, env=dict(service.environment),
                 start_new_session=True,  # so that Ctrl-C reaches the supervisor alone, which stops them in order
             )  # fmt: skip

@@ -77,7 +77,7 @@ def test_reads_the_files_in_their_order(tmp_path: Path) -> None:
         "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
         "12\tUsual Suspects, The\t1995\tCrime Thriller\n"
         "267\tunkonwn\tunkonwn\tunknown\n"
-        '1412\tSay "Aah"\tV\tAnimation Children\'s\n'
+        '1412\tSay "Aah" (1995)\tV\tAnimation Children\'s\n'
     )
     ratings = read_ratings(tmp_path)
     assert ratings.users.tolist() == [196, 22]
@@ -86,7 +86,7 @@ def test_reads_the_files_in_their_order(tmp_path: Path) -> None:
     assert ratings.times_s.tolist() == [881250949, 878887116]
     films = read_films(tmp_path)
     assert [film.title for film in films] == ["Usual Suspects, The", "", 'Say "Aah"']
-    assert [film.year for film in films] == [1995, None, None]
+    assert [film.year for film in films] == [1995, None, 1995]
     assert [film.genres for film in films] == [("Crime", "Thriller"), (), ("Animation", "Children's")]
 
 

@@ -1,0 +1,185 @@
+"""Loads a running stack in several ways, beside a yardstick, and collects the figures."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from rich.progress import Progress
+
+from recommend_cli.bench.answers import count_degraded, find_wrong_answers
+from recommend_cli.bench.freshness import BENCH_VISITOR, measure_freshness
+from recommend_cli.bench.load import LoadResult, Target, run_load
+from recommend_cli.bench.processes import CpuMeter
+from recommend_cli.bench.yardstick import hello_served
+from recommend_cli.clients.gateway import Gateway, authorization
+from recommend_cli.clients.profiles import read_touched_items
+from recommend_cli.clients.services import TENANT, connected
+from recommend_cli.clients.vectors import VectorIndex
+from recommend_cli.console import share_progress
+from recommend_cli.environment import describe_environment
+from recommend_cli.errors import CommandError
+from recommend_cli.stack.folder import StackState
+from recommend_cli.stack.leftovers import process_of
+from recommend_cli.stack.plan import GATEWAY
+from recommend_cli.stack.usage import usage_of
+
+CONNECTIONS: Final = (1, 16, 64)
+MOST: Final = str(max(CONNECTIONS))
+LIMIT: Final = 10
+_WARM_UP_S: Final = 2.0
+_OPEN_LOOP_CONNECTIONS: Final = 256
+_FIRST_RATE: Final = 50.0
+_RATE_GROWTH: Final = 2**0.5
+_MOST_RATES: Final = 16
+_OVERLOADED_MS: Final = 500.0  # at the 99th percentile: rising further would show the length of a queue
+_FRESHNESS_TRIES: Final = 200
+_SEED: Final = 1
+"""Shuffles the users, and draws the vectors of the recall."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitors:
+    """Who asks: the users in the order of the requests, what each has touched, and what a stranger gets."""
+
+    users: Sequence[str]
+    touched: dict[str, frozenset[int]]
+    trending: tuple[str, ...]
+
+
+class Bench:
+    """All measurements on one running stack with a model; `seconds` is how long each of them takes."""
+
+    def __init__(self, state: StackState, gateway: Gateway, api_key: str, *, seconds: float) -> None:
+        self._state = state
+        self._gateway = gateway
+        self._seconds = seconds
+        host, _, port = state.services[GATEWAY].endpoint.rpartition(":")
+        self._target = Target(host, int(port), (authorization(api_key),))
+
+    async def run(self) -> dict[str, Any]:
+        """Measure, and give the report.
+
+        Raises:
+            CommandError: There is no model or no data, or a measurement cannot be made.
+        """
+        visitors = await self._visitors()
+        requests = [
+            self._target.get(f"/api/recommendations?user_id={quote(user, safe='')}&limit={LIMIT}")
+            for user in visitors.users
+        ]
+        with share_progress() as progress:
+            closed = await self._closed_loops(requests, visitors, progress)
+            open_loop = await self._open_loop(requests, visitors, progress)
+            freshness = await self._freshness(visitors, progress)
+            recall = await self._recall(progress)
+        hello, personalised = closed
+        return {
+            "hello": hello,
+            "personalised": personalised,
+            "open_loop": open_loop,
+            "ratio_to_hello": personalised[MOST]["rps"] / hello[MOST]["rps"],
+            "freshness_ms": freshness,
+            "recall_at_10": recall,
+            "memory_bytes": {
+                name: usage_of(process_of(service)).memory_bytes for name, service in self._state.services.items()
+            },
+            "environment": describe_environment(),
+        }
+
+    async def _visitors(self) -> Visitors:
+        async with connected(self._state, "vector_search") as channel:
+            if not (await VectorIndex(channel, TENANT).describe()).version:
+                raise CommandError("No model serves on this stack", hint="`make demo ONCE=1` loads data and trains one")
+        async with connected(self._state, "profile_store") as channel:
+            touched = await read_touched_items(channel, TENANT)
+        users = [user for user, items in touched.items() if items and not user.startswith(BENCH_VISITOR)]
+        random.Random(_SEED).shuffle(users)
+        return Visitors(users, touched, (await self._gateway.trending(limit=LIMIT)).ids)
+
+    async def _closed_loops(
+        self, requests: Sequence[str], visitors: Visitors, progress: Progress
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Ask at each number of connections, the yardstick and the stack in turn, after both have warmed up."""
+        hello: dict[str, Any] = {}
+        personalised: dict[str, Any] = {}
+        task = progress.add_task("Closed loop", total=2 * len(CONNECTIONS) + 2)
+        async with hello_served() as (hello_target, hello_process):
+            hello_request = [hello_target.get("/")]
+            await run_load(hello_target, hello_request, seconds=_WARM_UP_S, connections=max(CONNECTIONS))
+            progress.advance(task)
+            await run_load(self._target, requests, seconds=_WARM_UP_S, connections=max(CONNECTIONS))
+            progress.advance(task)
+            for connections in CONNECTIONS:
+                meter = CpuMeter({"hello": hello_process})
+                result = await run_load(hello_target, hello_request, seconds=self._seconds, connections=connections)
+                cpu_ms = meter.milliseconds_per(result.count)["total"]
+                hello[str(connections)] = {**_speed(result), "cpu_ms": cpu_ms, "failures": result.failures()}
+                progress.advance(task)
+                stack_meter = CpuMeter.of_stack(self._state)
+                result = await run_load(self._target, requests, seconds=self._seconds, connections=connections)
+                personalised[str(connections)] = {
+                    **_speed(result),
+                    "cpu_ms": stack_meter.milliseconds_per(result.count),
+                    **_verdict(result, visitors),
+                }
+                progress.advance(task)
+        return hello, personalised
+
+    async def _open_loop(self, requests: Sequence[str], visitors: Visitors, progress: Progress) -> list[dict[str, Any]]:
+        """Ask at rising rates until the stack does not keep up."""
+        task = progress.add_task("Open loop", total=_MOST_RATES)
+        steps = []
+        for step in range(_MOST_RATES):
+            rate = _FIRST_RATE * _RATE_GROWTH**step
+            meter = CpuMeter.of_stack(self._state)
+            result = await run_load(
+                self._target,
+                requests,
+                seconds=self._seconds / 2,
+                connections=_OPEN_LOOP_CONNECTIONS,
+                requests_per_s=rate,
+            )
+            steps.append(
+                {
+                    "offered_rps": rate,
+                    **_speed(result),
+                    "cpu_ms": meter.milliseconds_per(result.count),
+                    **_verdict(result, visitors),
+                }
+            )
+            progress.advance(task)
+            if steps[-1]["p99_ms"] > _OVERLOADED_MS:
+                break
+        progress.update(task, total=len(steps))
+        return steps
+
+    async def _freshness(self, visitors: Visitors, progress: Progress) -> dict[str, float]:
+        task = progress.add_task("POST to changed list", total=_FRESHNESS_TRIES)
+        return await measure_freshness(
+            self._gateway, visitors.users, tries=_FRESHNESS_TRIES, on_try=lambda: progress.advance(task)
+        )
+
+    async def _recall(self, progress: Progress) -> list[dict[str, float]]:
+        task = progress.add_task("Recall of the dense search", total=1)
+        async with connected(self._state, "vector_search") as channel:
+            measured = await VectorIndex(channel, TENANT).measure_recall(seed=_SEED)
+        progress.advance(task)
+        return [asdict(each) for each in measured]
+
+
+def _speed(result: LoadResult) -> dict[str, float]:
+    return {
+        "requests": result.count,
+        "rps": result.requests_per_s,
+        "p50_ms": result.latency_ms(50),
+        "p99_ms": result.latency_ms(99),
+        "generator_cpu_ms": result.generator_cpu_s * 1000 / result.count,
+    }
+
+
+def _verdict(result: LoadResult, visitors: Visitors) -> dict[str, Any]:
+    """Say how many answers were wrong, why, and how many said that they lack something."""
+    wrong = find_wrong_answers(result, visitors.users, visitors.touched, visitors.trending, limit=LIMIT)
+    return {"wrong_answers": wrong.total(), "wrong_because": dict(wrong), "degraded": count_degraded(result)}
