@@ -7,8 +7,9 @@ from typing import Final
 
 from graph_service.adapters.sqlite import SqliteGraphStore
 from graph_service.api import SERVICE_NAME, GraphServicer
+from graph_service.application.expansion import ExpansionRule
 from graph_service.application.filling import ListFiller
-from graph_service.application.use_cases import ExpansionRule, GraphUseCases
+from graph_service.application.use_cases import GraphUseCases
 from graph_service.application.warming import Warmer
 from graph_service.consumer import GROUP, TOPICS, GraphConsumer
 from graph_service.convert import MutationReader
@@ -73,13 +74,12 @@ def make_graph(settings: GraphServiceSettings, store: GraphStore, clock: Clock) 
         max_items=settings.cached_items,
         rule=FreshnessRule(settings.list_max_age_s, settings.list_max_new_edges, settings.list_min_age_s),
     )
-    filler = ListFiller(store, cache, relatedness)
+    filler = ListFiller(store, cache, relatedness, timeout_s=settings.fill_timeout_s)
     expansion = ExpansionRule(
         history_items=settings.history_items,
         half_life_items=settings.history_half_life_items,
         kept_per_item=settings.composed_per_item,
         path_weights=(settings.person_weight, settings.genre_weight, settings.user_weight),
-        fill_timeout_s=settings.fill_timeout_s,
     )
     nodes = {
         NodeKind.PERSON: settings.person_attributes,

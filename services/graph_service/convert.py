@@ -52,6 +52,12 @@ _OPERATORS: Final = {
     common_pb2.FILTER_OPERATOR_EXISTS: Operator.EXISTS,
 }
 
+_CANDIDATE_PATHS: Final = {
+    pb.META_PATH_ITEM_PERSON_ITEM: MetaPath.ITEM_PERSON_ITEM,
+    pb.META_PATH_ITEM_GENRE_ITEM: MetaPath.ITEM_GENRE_ITEM,
+    pb.META_PATH_ITEM_USER_ITEM: MetaPath.ITEM_USER_ITEM,
+}
+
 
 # --- questions ---
 
@@ -116,14 +122,14 @@ def _path_weights(messages: Sequence[pb.MetaPathWeight]) -> PathWeights | None:
     if not messages:
         return None
     weights = dict.fromkeys(CANDIDATE_PATHS, 0.0)
+    field = "meta_path_weights"
     for message in messages:
-        if message.meta_path not in CANDIDATE_PATHS:
-            raise InvalidArgumentError(f"meta-path {message.meta_path} makes no candidates", field="meta_path_weights")
+        path = _CANDIDATE_PATHS.get(message.meta_path)
+        if path is None:
+            raise InvalidArgumentError(f"meta-path {message.meta_path} makes no candidates", field=field)
         if not (math.isfinite(message.weight) and message.weight >= 0):
-            raise InvalidArgumentError(
-                "a meta-path's weight must be finite and not negative", field="meta_path_weights"
-            )
-        weights[MetaPath(message.meta_path)] = message.weight
+            raise InvalidArgumentError("the weight of a meta-path must be finite and not negative", field=field)
+        weights[path] = message.weight
     person, genre, user = weights.values()
     return person, genre, user
 

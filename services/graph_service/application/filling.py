@@ -2,14 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from itertools import islice
 
 import numpy as np
 
 from graph_service.domain.graph_cache import GraphCache
 from graph_service.domain.ports import GraphStore, RelatednessRule
+from servicekit import metrics
+from servicekit.deadline import remaining_s
 from servicekit.errors import DeadlineExceededError, ServiceError
 from servicekit.logs import get_logger
+
+MARGIN_S = 0.005
+"""Kept back from every wait, to compose an answer from what is there."""
 
 MAX_BATCH = 256
 """Lists computed by one read of those that somebody waits for."""
@@ -22,7 +28,11 @@ REST_SHARE = 4.0
 
 
 class ListFiller:
-    """Computes lists in two loops, which somebody has to run: `answer_waiting` and `renew`."""
+    """Computes lists in two loops, which somebody has to run: `answer_waiting` and `renew`.
+
+    Args:
+        timeout_s: How long at most those wait who want an answer.
+    """
 
     def __init__(
         self,
@@ -30,17 +40,32 @@ class ListFiller:
         cache: GraphCache,
         rule: RelatednessRule,
         *,
+        timeout_s: float = 0.05,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._cache = cache
         self._rule = rule
+        self._timeout_s = timeout_s
         self._monotonic_s = monotonic_s
         self._awaited: dict[int, asyncio.Future[None]] = {}
         self._someone_waits = asyncio.Event()
         self._old: dict[int, None] = {}
         self._something_is_old = asyncio.Event()
+        self._hits = metrics.CACHE_HITS.labels("related_items", "memory")
+        self._misses = metrics.CACHE_MISSES.labels("related_items", "memory")
         self._log = get_logger(__name__)
+
+    async def provide(self, keys: Collection[int]) -> dict[int, ServiceError]:
+        """See to it that items have lists for the answer in hand; give the reason for each that has none in time."""
+        missing = self._cache.missing(keys)
+        self._hits.inc(len(keys) - len(missing))
+        late: dict[int, ServiceError] = {}
+        if missing:
+            self._misses.inc(len(missing))
+            late = await self.ensure(missing, min(self._timeout_s, remaining_s() - MARGIN_S))
+        self.renew_if_due(keys)
+        return late
 
     async def ensure(self, keys: Iterable[int], timeout_s: float) -> dict[int, ServiceError]:
         """Wait until the items have lists, and give the reason for each that has none in time.
@@ -70,7 +95,7 @@ class ListFiller:
         while True:
             await self._someone_waits.wait()
             self._someone_waits.clear()
-            while waiting := dict(list(self._awaited.items())[:MAX_BATCH]):
+            while waiting := dict(islice(self._awaited.items(), MAX_BATCH)):
                 failure = await self._try_to_fill(list(waiting))
                 for key, future in waiting.items():
                     del self._awaited[key]
@@ -85,7 +110,7 @@ class ListFiller:
         while True:
             await self._something_is_old.wait()
             self._something_is_old.clear()
-            while keys := list(self._old)[:MAX_RENEWED]:
+            while keys := list(islice(self._old, MAX_RENEWED)):
                 started_s = self._monotonic_s()
                 await self._try_to_fill(keys)
                 for key in keys:

@@ -19,6 +19,7 @@ Packed = npt.NDArray[np.int64]
 """Entries of a list, each a position and a score: int32 and float32 beside each other, so that one copy moves both."""
 
 _SLOTS = 1 << 16
+_FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,44 +72,36 @@ class Composer:
         self._entry_of_position = np.zeros(0, dtype=np.intp)
         self._excluded = np.full(_SLOTS, -1, dtype=np.int64)
 
-    def add_up(self, lists: Sequence[Packed], weights: Floats, *, shown: Mask, exclude: Keys) -> Sums:
+    def add_up(self, lists: Sequence[Packed], weights: Doubles, *, shown: Mask, exclude: Keys) -> Sums:
         """Add up the lists, each times its weight, and keep what is positive, may be shown and is not excluded."""
         entries = np.concatenate(lists)
         self._fit(len(entries))
         lengths = np.array([len(each) for each in lists])
         positions = entries.view(np.int32)[::2].astype(np.intp)
-        shares = weights.repeat(lengths).astype(np.float64)
+        shares = weights.repeat(lengths)
         shares *= entries.view(np.float32)[1::2]
         numbers = self._numbers[: len(entries)]
         self._entry_of_position[positions] = numbers
         represented_by = self._entry_of_position[positions]
         sums = np.bincount(represented_by, shares, len(entries))
-        entry = np.flatnonzero((represented_by == numbers) & (sums > 0) & shown[positions])
+        (entry,) = ((represented_by == numbers) & (sums > 0) & shown[positions]).nonzero()
         keys = self._table.keys[positions[entry]]
         if len(exclude):
             kept = ~self._is_among(keys, exclude)
             entry, keys = entry[kept], keys[kept]
         return Sums(
-            keys,
-            positions[entry],
-            sums[entry].astype(np.float32),
-            entry,
-            represented_by,
-            shares,
-            lengths.cumsum(),
+            keys, positions[entry], sums[entry].astype(np.float32), entry, represented_by, shares, lengths.cumsum()
         )
 
     def choose(self, sums: Sums, chosen: Indices) -> Candidates:
         """Give the items at these indices, in this order, each with the list that added most to it."""
         entry = sums.entry[chosen]
-        slots = self._numbers[: len(chosen)]
-        self._slot_of_entry[entry] = slots
+        self._slot_of_entry[entry] = self._numbers[: len(chosen)]
         slot = self._slot_of_entry[sums.represented_by]
         self._slot_of_entry[entry] = -1
-        chosen_entries = np.flatnonzero(slot >= 0)
+        (entries,) = (slot >= 0).nonzero()
         shares = np.zeros((len(chosen), len(sums.ends)))
-        places = sums.ends.searchsorted(chosen_entries, side="right")
-        shares[slot[chosen_entries], places] = sums.shares[chosen_entries]
+        shares[slot[entries], sums.ends.searchsorted(entries, side="right")] = sums.shares[entries]
         return Candidates(sums.keys[chosen], sums.scores[chosen], shares.argmax(axis=1).astype(np.int32))
 
     def _is_among(self, keys: Keys, others: Keys) -> Mask:
@@ -118,8 +111,11 @@ class Composer:
         found: Mask = self._excluded[keys & (_SLOTS - 1)] == keys
         pushed_out = others[self._excluded[slots] != others]
         self._excluded[slots] = -1
-        if len(pushed_out):
+        if len(pushed_out) > _FEW:
             found |= np.isin(keys, pushed_out)
+        else:
+            for key in pushed_out.tolist():
+                found |= keys == key
         return found
 
     def _fit(self, entries: int) -> None:
@@ -136,5 +132,6 @@ def best(keys: Keys, scores: Floats, limit: int) -> Indices:
         order: Indices = np.lexsort((keys, -scores))
         return order
     threshold = np.partition(scores, len(scores) - limit)[len(scores) - limit]
-    top = np.flatnonzero(scores >= threshold)
-    return top[np.lexsort((keys[top], -scores[top]))[:limit]]
+    (top,) = (scores >= threshold).nonzero()
+    ordered: Indices = top[np.lexsort((keys[top], -scores[top]))[:limit]]
+    return ordered

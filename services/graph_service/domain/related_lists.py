@@ -89,10 +89,10 @@ class RelatedLists:
     def __contains__(self, key: int) -> bool:
         return key in self._lists
 
-    def get(self, key: int) -> RelatedList | None:
-        """Give the list of an item and count it as used."""
-        found = self._lists.get(key)
-        if found is not None:
+    def use(self, keys: Iterable[int]) -> dict[int, RelatedList]:
+        """Give the lists of those items that have one, and count them as used."""
+        found = {key: each for key in keys if (each := self._lists.get(key)) is not None}
+        for key in found:
             self._lists.move_to_end(key)
         return found
 
