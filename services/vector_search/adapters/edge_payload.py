@@ -61,7 +61,8 @@ def standing_indexes() -> dict[str, Any]:
 
 def encode_filter(conditions: Filter, *, exclude: Keys | None = None) -> Any:
     """Translate a filter and excluded keys; None when everything passes."""
-    must, must_not = [], []
+    must: list[Any] = []
+    must_not: list[Any] = []
     for predicate in conditions:
         target = must_not if _is_negative(predicate) else must
         target.append(_condition(predicate))
@@ -84,7 +85,7 @@ def _condition(predicate: Predicate) -> Any:
         of_one = {"gte": bound} if operator is Operator.GTE else {"lte": bound}
         return qdrant_edge.FieldCondition(_path(field, 0.0), range=qdrant_edge.RangeFloat(**of_one))
     words: dict[str, list[str]] = {}
-    anything = []
+    anything: list[Any] = []
     for value in values:
         path = _path(field, value)
         if isinstance(value, str | bool):

@@ -1,0 +1,224 @@
+"""The dense index on qdrant-edge: an engine inside this process, its files in one folder."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import qdrant_edge
+
+from servicekit.arrays import Floats, Keys
+from servicekit.errors import FailedPreconditionError
+from servicekit.filters import AttributeValue, Filter
+from vector_search.adapters import edge_shard
+from vector_search.adapters.edge_payload import decode, decode_mark, encode_attributes, encode_filter, indexes_of
+from vector_search.adapters.edge_shard import EXACT_BELOW, ShardForm, edge_errors
+from vector_search.domain.dense import (
+    Distance,
+    Mark,
+    Neighbours,
+    Points,
+    Space,
+    check_attributes_of,
+    check_search,
+    nothing_near,
+)
+
+_EXACT = qdrant_edge.SearchParams(exact=True)
+_TIES = 8  # how many more are asked for at first, so that a tie at the end of the list is seen
+_MAX_TIES = 16_384
+_BREADTH = {Distance.COSINE: 128, Distance.DOT: 800}
+
+_T = TypeVar("_T")
+
+
+class EdgeVectorIndex:
+    """DenseIndex on one shard; all calls of the engine run in one thread of its own, in the order they were made.
+
+    Made by `open`. A write is on the disk when it returns.
+    """
+
+    def __init__(self, folder: Path, form: ShardForm, shard: Any, thread: ThreadPoolExecutor, exact_below: int) -> None:
+        self._folder = folder
+        self._form = form
+        self._shard = shard
+        self._thread = thread
+        self._exact_below = exact_below
+        self._indexed: set[str] = set(shard.info().payload_schema)
+
+    @classmethod
+    async def open(cls, folder: Path, space: Space, *, exact_below: int = EXACT_BELOW) -> "EdgeVectorIndex":
+        """Open the shard in a folder, or make an empty one.
+
+        Args:
+            folder: Of this index alone; its parent may hold several.
+            space: What the vectors are.
+            exact_below: When a filter leaves about this many points or fewer, all of them are compared.
+
+        Raises:
+            FailedPreconditionError: Another process has it open, it holds other vectors, or it is damaged.
+        """
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"edge-{folder.name}")
+
+        def load() -> EdgeVectorIndex:
+            form = edge_shard.read_form(folder)
+            if form is None:
+                edge_shard.create(folder, ShardForm(space.dimensions, space.distance))
+                form = ShardForm(space.dimensions, space.distance)
+            if form.space != space:
+                raise FailedPreconditionError(f"{folder} holds {form.space}, not {space}: remove it, or use another")
+            return cls(folder, form, edge_shard.load(folder), thread, exact_below)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, load)
+        except BaseException:
+            thread.shutdown(wait=False)
+            raise
+
+    @property
+    def space(self) -> Space:
+        """The size of the vectors and their distance."""
+        return self._form.space
+
+    async def upsert(self, points: Points) -> None:
+        """Store the points."""
+        # A bad point would stay in the engine's log, and the shard would not load again.
+        checked = self.space.check_points(points)
+
+        def write() -> None:
+            edge_shard.write(self._shard, self._form, checked, self._indexed)
+            self._shard.flush()
+
+        await self._in_thread(write)
+
+    async def set_attributes(self, keys: Keys, attributes: Sequence[Mapping[str, AttributeValue]]) -> None:
+        """Replace all attributes of points, keeping vectors and marks."""
+        check_attributes_of(keys, attributes)
+
+        def write() -> None:
+            known = self._records(keys)
+            for key, mapping in zip(keys.tolist(), attributes, strict=True):
+                if key in known:
+                    part = encode_attributes(mapping)
+                    edge_shard.add_indexes(self._shard, indexes_of(part), self._indexed)
+                    self._shard.update(qdrant_edge.UpdateOperation.set_payload([key], part))
+            self._shard.flush()
+
+        await self._in_thread(write)
+
+    async def delete(self, keys: Keys) -> None:
+        """Remove points."""
+
+        def write() -> None:
+            self._shard.update(qdrant_edge.UpdateOperation.delete_points(keys.tolist()))
+            self._shard.flush()
+
+        await self._in_thread(write)
+
+    async def search(
+        self,
+        vectors: Floats,
+        *,
+        limit: int,
+        conditions: Filter = (),
+        exclude: Sequence[Keys] = (),
+        exact: bool = False,
+    ) -> list[Neighbours]:
+        """Find the nearest points of each query."""
+        queries = self.space.check_queries(vectors)
+        check_search(queries, limit=limit, exclude=exclude)
+
+        def find() -> list[Neighbours]:
+            params = self._params(conditions, limit, exact=exact)
+            found = []
+            for place, query in enumerate(self._form.stored_queries(queries)):
+                if self.space.distance is Distance.COSINE and not query.any():
+                    found.append(nothing_near())
+                    continue
+                excluded = exclude[place] if exclude else None
+                found.append(self._nearest(query, limit, encode_filter(conditions, exclude=excluded), params))
+            return found
+
+        return await self._in_thread(find)
+
+    async def vectors(self, keys: Keys) -> tuple[Keys, Floats]:
+        """Give the stored ones of these keys in the order asked with their vectors."""
+        records = await self._in_thread(lambda: self._records(keys, with_vector=True))
+        stored = [key for key in keys.tolist() if key in records]
+        return np.array(stored, dtype=np.int64), self._matrix([records[key] for key in stored])
+
+    async def marks(self, keys: Keys) -> list[Mark | None]:
+        """Give each key's mark."""
+        records = await self._in_thread(lambda: self._records(keys, with_payload=["model_id", "content_hash"]))
+        return [decode_mark(records[key].payload) if key in records else None for key in keys.tolist()]
+
+    async def scroll(self, page_size: int) -> AsyncIterator[Points]:
+        """Give all points in pages by rising key."""
+        offset: int | None = 0
+        while offset is not None:
+            request = qdrant_edge.ScrollRequest(offset=offset, limit=page_size, with_payload=True, with_vector=True)
+            records, offset = await self._in_thread(partial(self._shard.scroll, request))
+            if records:
+                keys = np.array([record.id for record in records], dtype=np.int64)
+                yield Points(keys, self._matrix(records), [decode(record.payload) for record in records])
+
+    async def count(self) -> int:
+        """Give the number of points."""
+        count: int = await self._in_thread(lambda: self._shard.count(qdrant_edge.CountRequest(exact=True)))
+        return count
+
+    async def close(self) -> None:
+        """Write everything down and let the folder go."""
+        try:
+            await self._in_thread(self._shard.close)
+        finally:
+            self._thread.shutdown(wait=False)
+
+    async def _in_thread(self, call: Callable[[], _T]) -> _T:
+        def guarded() -> _T:
+            with edge_errors(self._folder):
+                return call()
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+
+    def _params(self, conditions: Filter, limit: int, *, exact: bool) -> Any:
+        if exact:
+            return _EXACT
+        count = self._shard.count(qdrant_edge.CountRequest(filter=encode_filter(conditions), exact=False))
+        if count < self._exact_below:
+            return _EXACT
+        return qdrant_edge.SearchParams(
+            hnsw_ef=max(_BREADTH[self.space.distance], 2 * limit),
+            quantization=qdrant_edge.QuantizationSearchParams(rescore=True, oversampling=2.0),
+        )
+
+    def _nearest(self, query: Floats, limit: int, conditions: Any, params: Any) -> Neighbours:
+        nearest = qdrant_edge.Query.Nearest(query.tolist())
+        # The engine gives ties in any order and cuts the list inside them: ask on until the tie at the end is whole.
+        asked = limit + _TIES
+        while True:
+            request = qdrant_edge.SearchRequest(
+                nearest, asked, filter=conditions, params=params, with_payload=False, with_vector=False
+            )
+            found = self._shard.search(request)
+            is_whole = len(found) < asked or found[limit - 1].score > found[-1].score
+            if is_whole or asked >= limit + _MAX_TIES:
+                break
+            asked = limit + 8 * (asked - limit)
+        keys = np.fromiter((point.id for point in found), dtype=np.int64, count=len(found))
+        scores = np.fromiter((point.score for point in found), dtype=np.float32, count=len(found))
+        best = np.lexsort((keys, -scores))[:limit]
+        return Neighbours(keys[best], scores[best])
+
+    def _records(
+        self, keys: Keys, *, with_payload: bool | list[str] = False, with_vector: bool = False
+    ) -> dict[int, Any]:
+        return {record.id: record for record in self._shard.retrieve(keys.tolist(), with_payload, with_vector)}
+
+    def _matrix(self, records: Sequence[Any]) -> Floats:
+        stored = np.array([record.vector for record in records], dtype=np.float32)
+        matrix: Floats = stored.reshape(-1, self._form.stored_dimensions)[:, : self._form.dimensions]
+        return np.ascontiguousarray(matrix)
