@@ -19,7 +19,7 @@ from typing import IO
 import numpy as np
 
 from servicekit.arrays import Floats, Keys
-from servicekit.errors import InvalidArgumentError, UnavailableError
+from servicekit.errors import UnavailableError
 from vector_search.adapters import edge_shard
 from vector_search.adapters.edge_payload import decode, encode
 from vector_search.adapters.edge_shard import EXACT_BELOW, ShardForm, edge_errors
@@ -70,11 +70,7 @@ async def build(
 async def paged(
     keys: Keys, vectors: Floats, payloads: Iterable[Payload] | None = None, *, page_size: int = 1_000
 ) -> AsyncIterator[Points]:
-    """Give arrays (memory-mapped ones too) and an iterator of payloads as pages; no payloads means empty ones.
-
-    Raises:
-        InvalidArgumentError: There are fewer payloads or vectors than keys.
-    """
+    """Give arrays (memory-mapped ones too) and an iterator of payloads as pages; no payloads means empty ones."""
     rest = iter(payloads) if payloads is not None else None
     for start in range(0, len(keys), page_size):
         part = slice(start, start + page_size)

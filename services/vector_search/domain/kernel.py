@@ -1,0 +1,560 @@
+"""The compiled loops: one pass over the rows of a user's history accumulates every source at once.
+
+Everything here is plain Python that numba compiles at its first call, without the GIL and into numba's cache, which
+`python -m vector_search.warm` fills ahead. The tables are memory-mapped files of several element types, so they are
+handed over as addresses: one compiled signature serves any number of them. Whoever calls keeps them alive meanwhile.
+
+What a batch costs does not grow with the catalogue: the accumulators are dense, but a user's pass clears exactly the
+rows that it touched. Inner loops are free of branches and of calls with arrays, which cost numba reference counts.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_compiled: Callable[[Function], Function] = numba.njit(cache=True, nogil=True)
+
+# The columns of Model.tables.
+INDPTR, INDICES, WEIGHTS, HALF, ROWS = 0, 1, 2, 3, 4
+# The columns of Model.parameters.
+SCALE, DECAY_BY_POSITION, GAP_FLOOR, DECAY_BY_GAP, MAX_HISTORY = 0, 1, 2, 3, 4
+# The places of Model.factors.
+FOLD_IN, ITEM_FACTORS, FACTOR_ROWS, DIMENSIONS = 0, 1, 2, 3
+
+EMPTY_KEY = -1  # item keys are never negative
+_GOLDEN = 0x9E3779B97F4A7C15  # Fibonacci hashing: spreads even keys that somebody chose to collide
+_BARRED = -1e9  # so far below zero that no number of visits brings it back
+
+
+class Model(NamedTuple):
+    """What is the same for all users of a batch."""
+
+    tables: npt.NDArray[np.int64]
+    """[sources, 5]: addresses of int64 indptr, int32 indices and weights, whether these are float16, rows."""
+    parameters: npt.NDArray[np.float32]
+    """[sources + 1, 5]: scale, halvings per position, gap floor, halvings per second, history length; last: factors."""
+    half_values: npt.NDArray[np.float32]
+    """[65536]: the number that each float16 bit pattern means."""
+    overlay_source: int
+    """The source to which the overlay's edges belong; -1: none."""
+    heads: npt.NDArray[np.int32]
+    """[numbers]: the first overlay edge of each row, -1: none."""
+    next_edges: npt.NDArray[np.int32]
+    """[edges]: the edge that follows, -1: none."""
+    targets: npt.NDArray[np.int32]
+    """[edges]: the item number it leads to."""
+    edge_weights: npt.NDArray[np.float32]
+    """[edges]: its weight."""
+    factors: npt.NDArray[np.int64]
+    """[4]: addresses of float32 fold-in and item factors, rows, dimensions."""
+    columns: npt.NDArray[np.float32]
+    """[columns, rows]: the item columns that travel as features."""
+    keys: npt.NDArray[np.int64]
+    """[numbers]: item keys, which break ties."""
+    available: npt.NDArray[np.uint8]
+    """[numbers]: whether the item may be recommended at all."""
+    passing: npt.NDArray[np.uint8]
+    """[numbers]: whether it passes the filter of these users."""
+    fresh_from: int
+    """Items with this number or a greater one are newer than the model."""
+    fresh_share: float
+    """The part of a list that is kept for such items, so that they are seen before the model knows them."""
+
+
+class Users(NamedTuple):
+    """The histories of a batch, one after the other, last touched first."""
+
+    starts: npt.NDArray[np.int64]
+    """[users + 1]: where each user's history begins."""
+    history: npt.NDArray[np.int32]
+    """Item numbers, -1: unknown."""
+    strengths: npt.NDArray[np.float32]
+    """The signed weight of each."""
+    ages_s: npt.NDArray[np.float32]
+    """Seconds since each was touched."""
+    barred_starts: npt.NDArray[np.int64]
+    """[users + 1]: where each user's barred items begin."""
+    barred: npt.NDArray[np.int32]
+    """Item numbers that may not come back besides the history, -1: unknown."""
+    keep_history: npt.NDArray[np.uint8]
+    """[users]: whether items of the history may come back."""
+    source_weights: npt.NDArray[np.float32]
+    """[users, sources]: multipliers of the shares; a source of weight 0 is not read."""
+    limits: npt.NDArray[np.int64]
+    """[users]: candidates at most."""
+
+
+class Scratch(NamedTuple):
+    """Memory that one thread reuses; a call leaves `rows` and `chosen` as it found them, all zero."""
+
+    rows: npt.NDArray[np.float32]
+    """[numbers, more than sources]: the shares, and behind them the visits; below zero for a barred item."""
+    chosen: npt.NDArray[np.uint8]
+    """[numbers]: whether the item is in the answer."""
+    slots: npt.NDArray[np.int32]
+    """[numbers]: the place of a chosen item in the answer."""
+    marked: npt.NDArray[np.int32]
+    """[numbers + 1]: the items whose row is not zero."""
+
+
+class Found(NamedTuple):
+    """Where the answers go; only the first `counts[user]` places of each row are written."""
+
+    numbers: npt.NDArray[np.int32]
+    """[users, most]: item numbers, best first; ties by key."""
+    scores: npt.NDArray[np.float32]
+    """[users, most]: weighted sums of the shares, all positive."""
+    features: npt.NDArray[np.float32]
+    """[users, sources + 2 + columns, most]: shares, the row `nearest` left alone, factors, columns."""
+    because: npt.NDArray[np.int32]
+    """[users, most]: the place in the history of the item that gave most; -1: none gave."""
+    counts: npt.NDArray[np.int64]
+    """[users]: how many were found."""
+    known: npt.NDArray[np.int64]
+    """[users]: how many items of the history any source has a row for."""
+    vectors: npt.NDArray[np.float32]
+    """[users, dimensions]: the users' factor vectors."""
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba ships no types
+def _pointer(_context: Any, address: Any) -> Any:
+    """Turn an address into a pointer that numba.carray accepts."""
+
+    def generate(_codegen: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), generate
+
+
+@_compiled
+def insert_keys(slots: Any, numbers: Any, shift: Any, keys: Any, first_number: Any) -> None:
+    """Enter keys that are not in the hash table yet; their numbers count up from first_number."""
+    mask = len(slots) - 1
+    for i in range(len(keys)):
+        slot = np.int64((np.uint64(keys[i]) * np.uint64(_GOLDEN)) >> np.uint64(shift))
+        while slots[slot] != EMPTY_KEY:
+            slot = (slot + 1) & mask
+        numbers[slot] = first_number + i  # before the key, so that a reader in another thread sees both or none
+        slots[slot] = keys[i]
+
+
+@_compiled
+def find_keys(slots: Any, numbers: Any, shift: Any, keys: Any, found: Any) -> None:
+    """Write the number of each key, -1 where it has none."""
+    mask = len(slots) - 1
+    for i in range(len(keys)):
+        found[i] = -1
+        if keys[i] >= 0:
+            slot = np.int64((np.uint64(keys[i]) * np.uint64(_GOLDEN)) >> np.uint64(shift))
+            while slots[slot] != EMPTY_KEY:
+                if slots[slot] == keys[i]:
+                    found[i] = numbers[slot]
+                    break
+                slot = (slot + 1) & mask
+
+
+@_compiled
+def cut_edges(heads: Any, next_edges: Any, targets: Any, weights: Any, owners: Any, item: Any) -> Any:
+    """Kill the edges that an item owns, those of its row and their mirrors; give how many died."""
+    cut = 0
+    edge = heads[item]
+    while edge >= 0:
+        if owners[edge] == item and weights[edge] != 0.0:
+            weights[edge] = 0.0
+            cut += 1
+            mirror = heads[targets[edge]]
+            while mirror >= 0:
+                if owners[mirror] == item and targets[mirror] == item and weights[mirror] != 0.0:
+                    weights[mirror] = 0.0
+                    cut += 1
+                mirror = next_edges[mirror]
+        edge = next_edges[edge]
+    return cut
+
+
+@_compiled
+def add_edges(
+    heads: Any, next_edges: Any, targets: Any, weights: Any, owners: Any, used: Any, item: Any, others: Any, near: Any
+) -> Any:
+    """Link an item with others in both directions, but for those it is linked with; give the edges used then."""
+    for i in range(len(others)):
+        edge = heads[item]
+        while edge >= 0 and (targets[edge] != others[i] or weights[edge] == 0.0):
+            edge = next_edges[edge]
+        if edge >= 0 or others[i] == item or near[i] == 0.0:
+            continue
+        for back in range(2):
+            row = others[i] if back else item
+            targets[used] = item if back else others[i]
+            weights[used] = near[i]
+            owners[used] = item
+            next_edges[used] = heads[row]
+            heads[row] = used  # last: a reader in another thread sees a whole edge or none
+            used += 1
+    return used
+
+
+@_compiled
+def group_edges(
+    heads: Any,
+    next_edges: Any,
+    targets: Any,
+    weights: Any,
+    owners: Any,
+    new_heads: Any,
+    new_next: Any,
+    new_targets: Any,
+    new_weights: Any,
+    new_owners: Any,
+) -> Any:
+    """Copy the living edges so that those of a row lie together; give how many there are."""
+    count = 0
+    for row in range(len(heads)):
+        new_heads[row] = -1
+        edge = heads[row]
+        while edge >= 0:
+            if weights[edge] != 0.0:
+                new_targets[count] = targets[edge]
+                new_weights[count] = weights[edge]
+                new_owners[count] = owners[edge]
+                new_next[count] = new_heads[row]
+                new_heads[row] = count
+                count += 1
+            edge = next_edges[edge]
+    return count
+
+
+@_compiled
+def retrieve(model: Model, users: Users, scratch: Scratch, found: Found) -> None:
+    """Find every user's candidates with their features and reasons."""
+    room = found.numbers.shape[1]
+    account = np.empty(room, np.float32)
+    account_of = np.empty(room, np.int32)
+    best = np.empty(room, np.float32)
+    positions = np.empty(len(users.history), np.float32)
+    for user in range(len(users.limits)):
+        begin = users.starts[user]
+        end = users.starts[user + 1]
+        _share_positions(users.ages_s[begin:end], positions[begin:end])
+        marks = _bar(users, user, scratch)
+        marks, found.known[user] = _accumulate(model, users, user, positions, scratch, marks, found.vectors[user])
+        count = _select(model, users, user, scratch, marks, found.numbers[user], found.scores[user])
+        found.counts[user] = count
+        _describe(model, scratch, found.numbers[user, :count], found.vectors[user], found.features[user])
+        if count:
+            account[:count] = 0.0
+            account_of[:count] = -1
+            best[:count] = 0.0
+            found.because[user, :count] = -1
+            _trace(model, users, user, positions, scratch, account, account_of, best, found.because[user, :count])
+        for i in range(marks):
+            scratch.rows[scratch.marked[i], :] = 0.0
+        for i in range(count):
+            scratch.chosen[found.numbers[user, i]] = 0
+
+
+@_compiled
+def _share_positions(ages_s: Any, positions: Any) -> None:
+    """Number the history from 0 for the newest; what was touched at the same moment shares the mean position."""
+    first = 0
+    for i in range(len(ages_s)):
+        if i + 1 == len(ages_s) or ages_s[i + 1] != ages_s[i]:
+            positions[first : i + 1] = np.float32(0.5) * np.float32(first + i)
+            first = i + 1
+
+
+@_compiled
+def _bar(users: Any, user: Any, scratch: Any) -> Any:
+    """Mark what may not come back; give how many items are marked."""
+    rows = scratch.rows
+    marked = scratch.marked
+    visits = rows.shape[1] - 1
+    marks = 0
+    if not users.keep_history[user]:
+        for i in range(users.starts[user], users.starts[user + 1]):
+            item = users.history[i]
+            if item >= 0 and rows[item, visits] == 0.0:
+                rows[item, visits] = _BARRED
+                marked[marks] = item
+                marks += 1
+    for i in range(users.barred_starts[user], users.barred_starts[user + 1]):
+        item = users.barred[i]
+        if item >= 0 and rows[item, visits] == 0.0:
+            rows[item, visits] = _BARRED
+            marked[marks] = item
+            marks += 1
+    return marks
+
+
+@_compiled
+def _pull(parameters: Any, strength: Any, index: Any, position: Any, gap_s: Any) -> Any:
+    """Give the weight of a history item for one source; 0 beyond the length that the source looks at."""
+    if index >= parameters[MAX_HISTORY]:
+        return np.float32(0.0)
+    floor = parameters[GAP_FLOOR]
+    nearness = floor + (np.float32(1.0) - floor) * np.exp2(-gap_s * parameters[DECAY_BY_GAP])
+    return strength * parameters[SCALE] * np.exp2(-position * parameters[DECAY_BY_POSITION]) * nearness
+
+
+@_compiled
+def _accumulate(model: Any, users: Any, user: Any, positions: Any, scratch: Any, marks: Any, vector: Any) -> Any:
+    """Add up the rows of the history, source by source, and its factors; give marks and the rows that were there."""
+    tables = model.tables
+    half_values = model.half_values
+    rows = scratch.rows
+    marked = scratch.marked
+    sources = tables.shape[0]
+    visits = rows.shape[1] - 1
+    begin = users.starts[user]
+    end = users.starts[user + 1]
+    vector[:] = 0.0
+    known = 0
+    for i in range(begin, end):
+        row = users.history[i]
+        if row < 0:
+            continue
+        gap_s = users.ages_s[i] - users.ages_s[begin]
+        spoke = False
+        for source in range(sources):
+            pull = _pull(model.parameters[source], users.strengths[i], i - begin, positions[i], gap_s)
+            if users.source_weights[user, source] == 0.0 or pull == 0.0:
+                continue
+            if row < tables[source, ROWS]:
+                indptr = numba.carray(_pointer(tables[source, INDPTR]), tables[source, ROWS] + 1, np.int64)
+                first = indptr[row]
+                last = indptr[row + 1]
+                indices = numba.carray(_pointer(tables[source, INDICES]), last, np.int32)
+                singles = numba.carray(_pointer(tables[source, WEIGHTS]), last, np.float32)
+                halves = numba.carray(_pointer(tables[source, WEIGHTS]), last, np.uint16)
+                half = tables[source, HALF]
+                spoke = spoke or last > first
+                for j in range(first, last):
+                    item = np.uintp(indices[j])
+                    seen = rows[item, visits]
+                    rows[item, visits] = seen + np.float32(1.0)
+                    marked[marks] = item
+                    marks += seen == 0.0
+                    rows[item, source] += pull * (half_values[halves[j]] if half else singles[j])
+            if source == model.overlay_source:
+                edge = model.heads[row]
+                spoke = spoke or edge >= 0
+                while edge >= 0:
+                    item = np.uintp(model.targets[edge])
+                    seen = rows[item, visits]
+                    rows[item, visits] = seen + np.float32(1.0)
+                    marked[marks] = item
+                    marks += seen == 0.0
+                    rows[item, source] += pull * model.edge_weights[edge]
+                    edge = model.next_edges[edge]
+        known += spoke
+        if row < model.factors[FACTOR_ROWS]:
+            pull = _pull(model.parameters[sources], users.strengths[i], i - begin, positions[i], gap_s)
+            if pull != 0.0:
+                shape = (model.factors[FACTOR_ROWS], model.factors[DIMENSIONS])
+                fold_in = numba.carray(_pointer(model.factors[FOLD_IN]), shape, np.float32)
+                for d in range(len(vector)):
+                    vector[d] += pull * fold_in[row, d]
+    return marks, known
+
+
+@_compiled
+def _select(model: Any, users: Any, user: Any, scratch: Any, marks: Any, numbers: Any, scores: Any) -> Any:
+    """Keep the best of the touched items, best first; give how many.
+
+    The best fresh items get their places first; what they leave is everybody's. The heap's root is the worst of it.
+    """
+    limit = users.limits[user]
+    chosen = scratch.chosen
+    fresh = 0
+    if model.fresh_from < len(model.keys):
+        quota = np.int64(limit * model.fresh_share)
+        fresh = _gather(model, users.source_weights[user], scratch, marks, model.fresh_from, quota, numbers, scores)
+    fresh_numbers = numbers[:fresh].copy()
+    fresh_scores = scores[:fresh].copy()
+    for i in range(fresh):
+        chosen[fresh_numbers[i]] = 1
+    count = _gather(model, users.source_weights[user], scratch, marks, 0, limit - fresh, numbers, scores)
+    keys = model.keys
+    for i in range(fresh):
+        _sift_up(numbers, scores, keys, count, fresh_numbers[i], fresh_scores[i])
+        count += 1
+    for end in range(count - 1, 0, -1):  # unpack the heap: the worst of the rest goes last
+        item = numbers[end]
+        score = scores[end]
+        numbers[end] = numbers[0]
+        scores[end] = scores[0]
+        _sift_down(numbers, scores, keys, end, item, score)
+    return count
+
+
+@_compiled
+def _gather(
+    model: Any, weights: Any, scratch: Any, marks: Any, first: Any, limit: Any, numbers: Any, scores: Any
+) -> Any:
+    """Make a heap of the best items with at least this number that are not chosen yet; give its size."""
+    available = model.available
+    passing = model.passing
+    keys = model.keys
+    chosen = scratch.chosen
+    rows = scratch.rows
+    marked = scratch.marked
+    visits = rows.shape[1] - 1
+    count = 0
+    for i in range(marks if limit > 0 else 0):
+        item = np.uintp(marked[i])
+        if rows[item, visits] < 0.0 or not (available[item] and passing[item]):
+            continue
+        score = np.float32(0.0)
+        for source in range(len(weights)):
+            score += weights[source] * rows[item, source]
+        if score <= 0.0 or item < first or chosen[item]:
+            continue
+        if count < limit:
+            _sift_up(numbers, scores, keys, count, item, score)
+            count += 1
+        elif score > scores[0] or (score == scores[0] and keys[item] < keys[numbers[0]]):
+            _sift_down(numbers, scores, keys, count, item, score)
+    return count
+
+
+@_compiled
+def _sift_up(numbers: Any, scores: Any, keys: Any, size: Any, item: Any, score: Any) -> None:
+    """Add an item to a heap of this size; of equal scores the larger key is the worse."""
+    node = size
+    while node > 0:
+        parent = (node - 1) >> 1
+        above = scores[parent]
+        if score > above or (score == above and keys[item] < keys[numbers[parent]]):
+            break
+        numbers[node] = numbers[parent]
+        scores[node] = above
+        node = parent
+    numbers[node] = item
+    scores[node] = score
+
+
+@_compiled
+def _sift_down(numbers: Any, scores: Any, keys: Any, size: Any, item: Any, score: Any) -> None:
+    """Replace the root of a heap of this size and let the newcomer sink."""
+    node = 0
+    child = 1
+    while child < size:
+        right = child + 1
+        below = scores[child]
+        if right < size and (
+            scores[right] < below or (scores[right] == below and keys[numbers[right]] > keys[numbers[child]])
+        ):
+            child = right
+            below = scores[child]
+        if below > score or (below == score and keys[numbers[child]] < keys[item]):
+            break
+        numbers[node] = numbers[child]
+        scores[node] = below
+        node = child
+        child = 2 * node + 1
+    numbers[node] = item
+    scores[node] = score
+
+
+@_compiled
+def _describe(model: Any, scratch: Any, numbers: Any, vector: Any, features: Any) -> None:
+    """Write the features of the chosen items and remember their places."""
+    sources = model.tables.shape[0]
+    columns = model.columns
+    shape = (model.factors[FACTOR_ROWS], model.factors[DIMENSIONS])
+    item_factors = numba.carray(_pointer(model.factors[ITEM_FACTORS]), shape, np.float32)
+    for place in range(len(numbers)):
+        item = numbers[place]
+        scratch.chosen[item] = 1
+        scratch.slots[item] = place
+        for source in range(sources):
+            features[source, place] = scratch.rows[item, source]
+        dot = np.float32(0.0)
+        if item < shape[0]:
+            for d in range(len(vector)):
+                dot += item_factors[item, d] * vector[d]
+        features[sources + 1, place] = dot
+        for column in range(columns.shape[0]):
+            features[sources + 2 + column, place] = columns[column, item] if item < columns.shape[1] else 0.0
+
+
+@_compiled
+def _trace(
+    model: Any,
+    users: Any,
+    user: Any,
+    positions: Any,
+    scratch: Any,
+    account: Any,
+    account_of: Any,
+    best: Any,
+    because: Any,
+) -> None:
+    """Find which history item gave most to each chosen item: the same rows again, looking at the chosen only.
+
+    A chosen item's account adds up what one history item gives through all sources; when the next one begins to give,
+    the account is closed and compared with the best so far.
+    """
+    tables = model.tables
+    half_values = model.half_values
+    chosen = scratch.chosen
+    slots = scratch.slots
+    begin = users.starts[user]
+    for i in range(begin, users.starts[user + 1]):
+        row = users.history[i]
+        if row < 0:
+            continue
+        gap_s = users.ages_s[i] - users.ages_s[begin]
+        for source in range(tables.shape[0]):
+            pull = users.source_weights[user, source] * _pull(
+                model.parameters[source], users.strengths[i], i - begin, positions[i], gap_s
+            )
+            if pull == 0.0:
+                continue
+            if row < tables[source, ROWS]:
+                indptr = numba.carray(_pointer(tables[source, INDPTR]), tables[source, ROWS] + 1, np.int64)
+                last = indptr[row + 1]
+                indices = numba.carray(_pointer(tables[source, INDICES]), last, np.int32)
+                singles = numba.carray(_pointer(tables[source, WEIGHTS]), last, np.float32)
+                halves = numba.carray(_pointer(tables[source, WEIGHTS]), last, np.uint16)
+                half = tables[source, HALF]
+                for j in range(indptr[row], last):
+                    item = np.uintp(indices[j])
+                    if chosen[item]:
+                        slot = slots[item]
+                        share = pull * (half_values[halves[j]] if half else singles[j])
+                        if account_of[slot] == i - begin:
+                            account[slot] += share
+                            continue
+                        if account[slot] > best[slot]:
+                            best[slot] = account[slot]
+                            because[slot] = account_of[slot]
+                        account[slot] = share
+                        account_of[slot] = i - begin
+            if source == model.overlay_source:
+                edge = model.heads[row]
+                while edge >= 0:
+                    item = np.uintp(model.targets[edge])
+                    share = pull * model.edge_weights[edge]
+                    edge = model.next_edges[edge]
+                    if chosen[item]:
+                        slot = slots[item]
+                        if account_of[slot] == i - begin:
+                            account[slot] += share
+                            continue
+                        if account[slot] > best[slot]:
+                            best[slot] = account[slot]
+                            because[slot] = account_of[slot]
+                        account[slot] = share
+                        account_of[slot] = i - begin
+    for slot in range(len(because)):
+        if account[slot] > best[slot]:
+            because[slot] = account_of[slot]

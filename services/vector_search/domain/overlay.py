@@ -1,0 +1,87 @@
+"""Content neighbours of items newer than the model, as edges that can be added one by one.
+
+A new item is linked both ways: a history that contains it leads to its neighbours, and a history that contains one of
+its neighbours leads to it. The edges of a row are a linked list in growing arrays, which the kernel reads beside the
+model's own rows; when enough was added they are grouped again, so that a row lies together in memory.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from servicekit.arrays import Floats, Ints
+from vector_search.domain.kernel import add_edges, cut_edges, group_edges
+
+_LEAST_ROOM = 1_024
+_WORTH_GROUPING = 8_192
+
+
+class Edges(NamedTuple):
+    """The lists: `heads` by item number, the others by edge; -1 ends a list, weight 0 marks a dead edge."""
+
+    heads: Ints
+    next_edges: Ints
+    targets: Ints
+    weights: Floats
+    owners: Ints
+
+
+class Overlay:
+    """The edges of one model version's newcomers; one thread changes it, others may read `edges` meanwhile.
+
+    Args:
+        capacity: How many item numbers there are; `grow` before using a greater one.
+        max_edges: What does not fit any more is refused and counted: the next training takes the new items in.
+    """
+
+    def __init__(self, capacity: int, *, max_edges: int = 4_000_000) -> None:
+        self._max_edges = max_edges
+        self._used = 0
+        self._dead = 0
+        self._grouped = 0
+        self.refused = 0
+        self.edges = _empty(capacity, _LEAST_ROOM)
+
+    @property
+    def edge_count(self) -> int:
+        """How many edges live."""
+        return self._used - self._dead
+
+    def grow(self, capacity: int) -> None:
+        """Make room for item numbers below this; whoever reads the old arrays never meets a number beyond them."""
+        if capacity > len(self.edges.heads):
+            self._move(capacity, len(self.edges.targets))
+
+    def link(self, item: int, neighbours: Ints, weights: Floats) -> None:
+        """Replace an item's neighbours; both arrays of the same length, a weight of 0 links nothing."""
+        self.unlink(item)
+        wanted = 2 * len(neighbours)
+        if self.edge_count + wanted > self._max_edges:
+            self.refused += 1
+            return
+        if self._used + wanted > len(self.edges.targets):
+            self._move(len(self.edges.heads), max(2 * self.edge_count, self.edge_count + wanted, _LEAST_ROOM))
+        others, near = np.array(neighbours, np.int32), np.array(weights, np.float32)
+        self._used = add_edges(*self.edges, self._used, item, others, near)
+        if self._used - self._grouped > max(self._grouped, _WORTH_GROUPING):
+            self._move(len(self.edges.heads), len(self.edges.targets))
+
+    def unlink(self, item: int) -> None:
+        """Take back what was linked for an item; what others linked it with stays."""
+        self._dead += cut_edges(*self.edges, item)
+
+    def _move(self, capacity: int, room: int) -> None:
+        moved = _empty(capacity, room)
+        self._used = self._grouped = group_edges(*self.edges, *moved)
+        self._dead = 0
+        self.edges = moved  # in one step: a reader has either all of the old arrays or all of the new
+
+
+def _empty(capacity: int, room: int) -> Edges:
+    return Edges(
+        np.full(capacity, -1, np.int32),
+        np.zeros(room, np.int32),
+        np.zeros(room, np.int32),
+        np.zeros(room, np.float32),
+        np.zeros(room, np.int32),
+    )
