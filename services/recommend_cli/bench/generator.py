@@ -12,12 +12,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import numpy as np
 import uvloop
 
 _DRAIN_S: Final = 10.0  # how long answers may take after the last request was sent
+_RECONNECT_S: Final = 0.05
 _LENGTH: Final = b"content-length:"
 _HEAD_END: Final = b"\r\n\r\n"
 
@@ -53,12 +55,19 @@ class Connection(asyncio.Protocol):
         if len(self._received) >= self._expected:
             answer, self._received, self._expected = self._received, b"", 0
             request, self._request = self._request, -1
-            self._load.answered(self, request, self._due, answer)
+            self._load.answered(request, self._due, answer)
+            self._load.free(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's interface
         """Count the request under way, if any, as unanswered."""
+        self._load.lost(self)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Wait for no answer any longer."""
         if self._request >= 0:
-            self._load.answered(None, self._request, self._due, b"")
+            request, self._request = self._request, -1
+            self._load.answered(request, self._due, b"")
 
     def close(self) -> None:
         """Close the connection."""
@@ -72,9 +81,12 @@ class Load:
         self._payloads = payloads
         self._seconds = seconds
         self._open_loop = requests_per_s > 0
+        self._host, self._port = "", 0
         self._arrivals = _arrivals(requests_per_s, seconds, seed) if self._open_loop else ()
+        self._connections: set[Connection] = set()
         self._idle: list[Connection] = []
         self._waiting: deque[tuple[int, float]] = deque()
+        self._connecting: set[asyncio.Task[None]] = set()
         self._next = 0
         self._under_way = 0
         self._stop_at = 0.0
@@ -89,43 +101,75 @@ class Load:
         return self._payloads[request % len(self._payloads)]
 
     async def run(self, host: str, port: int, connections: int) -> None:
-        """Connect, send until the time is over, wait for the last answers."""
-        loop = asyncio.get_running_loop()
+        """Connect, send until the time is over, wait for the last answers; what then lacks one stays unanswered."""
+        self._host, self._port = host, port
         for _ in range(connections):
-            _, connection = await loop.create_connection(lambda: Connection(self), host, port)
-            self._idle.append(connection)
-        everyone = list(self._idle)
+            await self._connect()
         start = time.perf_counter()
         self._stop_at = start + self._seconds
         if self._open_loop:
             await self._send_when_due(start)
         else:
-            while self._idle:
-                self._send(self._idle.pop(), self._take_number(), time.perf_counter())
-        try:
-            async with asyncio.timeout_at(loop.time() + self._stop_at - time.perf_counter() + _DRAIN_S):
+            for connection in [self._idle.pop() for _ in range(len(self._idle))]:
+                self.free(connection)
+        patience_s = max(0.0, self._stop_at - time.perf_counter()) + _DRAIN_S
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
                 await self._done.wait()
-        finally:
-            for connection in everyone:
-                connection.close()
+        self._done.set()
+        for task in self._connecting:
+            task.cancel()
+        for connection in list(self._connections):
+            connection.give_up()
+            connection.close()
+        for request, due in self._waiting:
+            self.answered(request, due, b"")
 
-    def answered(self, connection: Connection | None, request: int, due: float, answer: bytes) -> None:
-        """Note an answer and give its connection the next request; None: the connection was lost."""
-        now = time.perf_counter()
-        self._under_way -= 1
+    def answered(self, request: int, due: float, answer: bytes) -> None:
+        """Note an answer, an empty one for none."""
         self.requests.append(request % len(self._payloads))
         self.due.append(due)
-        self.ended.append(now)
+        self.ended.append(time.perf_counter())
         self.answers.append(answer)
-        if connection is not None:
-            if self._waiting:
-                self._send(connection, *self._waiting.popleft())
-            elif self._open_loop or now >= self._stop_at:
-                self._idle.append(connection)
+        self._under_way -= 1
+
+    def free(self, connection: Connection) -> None:
+        """Give a connection its next request, or let it rest."""
+        now = time.perf_counter()
+        if self._waiting:
+            self._send(connection, *self._waiting.popleft())
+        elif self._open_loop or now >= self._stop_at:
+            self._idle.append(connection)
+            self._end_when_done(now)
+        else:
+            self._send(connection, self._take_number(), now)
+
+    def lost(self, connection: Connection) -> None:
+        """Replace a connection that the server closed."""
+        self._connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if not self._done.is_set():
+            task = asyncio.get_running_loop().create_task(self._replace())
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+
+    async def _replace(self) -> None:
+        while (now := time.perf_counter()) < self._stop_at:
+            try:
+                await self._connect()
+            except OSError:
+                await asyncio.sleep(_RECONNECT_S)
             else:
-                self._send(connection, self._take_number(), now)
-        if not self._under_way and not self._waiting and now >= self._stop_at:
-            self._done.set()
+                self.free(self._idle.pop())
+                return
+        self._end_when_done(now)
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(lambda: Connection(self), self._host, self._port)
+        self._connections.add(connection)
+        self._idle.append(connection)
 
     async def _send_when_due(self, start: float) -> None:
         for offset in self._arrivals:
@@ -139,8 +183,7 @@ class Load:
             else:
                 self._waiting.append((number, due))
         self._stop_at = time.perf_counter()
-        if not self._under_way:
-            self._done.set()
+        self._end_when_done(self._stop_at)
 
     def _send(self, connection: Connection, request: int, due: float) -> None:
         self._under_way += 1
@@ -149,6 +192,10 @@ class Load:
     def _take_number(self) -> int:
         self._next += 1
         return self._next - 1
+
+    def _end_when_done(self, now: float) -> None:
+        if now >= self._stop_at and not self._under_way and not self._waiting:
+            self._done.set()
 
 
 def _arrivals(requests_per_s: float, seconds: float, seed: int) -> Sequence[float]:

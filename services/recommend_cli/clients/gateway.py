@@ -87,15 +87,18 @@ class GatewayError(CommandError):
 
 
 class Gateway:
-    """A few kept connections to one gateway; an async context manager."""
+    """A few kept connections to one gateway; an async context manager. `transport` replaces the network."""
 
-    def __init__(self, url: str, api_key: str, *, connections: int = 8) -> None:
+    def __init__(
+        self, url: str, api_key: str, *, connections: int = 8, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
         self._client = httpx.AsyncClient(
             base_url=url,
             headers=dict([authorization(api_key)]),
             timeout=_TIMEOUT_S,
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             trust_env=False,
+            transport=transport,
         )
 
     async def __aenter__(self) -> Self:
