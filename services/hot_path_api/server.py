@@ -44,6 +44,7 @@ class HttpServer:
                 ws="none",
                 lifespan="off",
                 access_log=False,
+                proxy_headers=False,
                 log_config=None,
                 server_header=False,
                 timeout_graceful_shutdown=max(1, round(grace_s)),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from hot_path_api.domain.items import Item, ItemRef
 from recommendation.common.v1 import common_pb2
 from servicekit.errors import ServiceError, error_from_code
-from servicekit.filters import AttributeValue, Filter, Operator
+from servicekit.filters import AttributeValue, Filter, Operator, Predicate
 from servicekit.identity import item_key
 
 _OPERATORS: Mapping[Operator, "common_pb2.FilterOperator.ValueType"] = {
@@ -16,6 +16,8 @@ _OPERATORS: Mapping[Operator, "common_pb2.FilterOperator.ValueType"] = {
     Operator.LTE: common_pb2.FILTER_OPERATOR_LTE,
     Operator.EXISTS: common_pb2.FILTER_OPERATOR_EXISTS,
 }
+
+_BY_NUMBER = {number: operator for operator, number in _OPERATORS.items()}
 
 
 def item_from_proto(message: common_pb2.Item) -> Item:
@@ -70,6 +72,18 @@ def filter_to_proto(conditions: Filter) -> common_pb2.Filter | None:
             )
             for each in conditions
         ]
+    )
+
+
+def filter_from_proto(conditions: common_pb2.Filter) -> Filter:
+    """Read a filter."""
+    return tuple(
+        Predicate(
+            field=each.field,
+            operator=_BY_NUMBER[each.operator],
+            values=tuple(_value_from_proto(value) for value in each.values),
+        )
+        for each in conditions.predicates
     )
 
 

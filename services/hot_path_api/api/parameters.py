@@ -11,7 +11,7 @@ from hot_path_api.domain.recommendations import MAX_LIMIT, Algorithm
 
 _Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
 _PageSize = Annotated[int, Field(ge=1, le=1_000)]
-_Repeated = Annotated[list[str], Field(max_length=20, json_schema_extra=REPEATABLE)]
+_Repeated = Annotated[tuple[str, ...], Field(max_length=20, json_schema_extra=REPEATABLE)]
 
 
 class Parameters(BaseModel):
@@ -33,7 +33,7 @@ class ListParameters(Parameters):
     """The next_cursor of the page before; everything else must stay the same."""
     item_type: ItemType | None = None
     """Only items of this kind."""
-    filter: _Repeated = Field(default=[], examples=[["genres:in:Drama,War", "year:gte:1950"]])
+    filter: _Repeated = Field(default=(), examples=[["genres:in:Drama,War", "year:gte:1950"]])
     """A condition as field:op:value; may be repeated, and all must hold. Operators: eq, in, not_in, gte, lte, exists;
     the values of in and not_in are separated by commas."""
 
@@ -43,7 +43,7 @@ class TrendingParameters(ListParameters):
 
     window: Window | None = None
     """Over which past popularity is counted, as a half-life; `all` does not decay. Absent: as the model says."""
-    exclude: Annotated[list[str], Field(max_length=100, json_schema_extra=REPEATABLE)] = []
+    exclude: Annotated[tuple[str, ...], Field(max_length=100, json_schema_extra=REPEATABLE)] = ()
     """An item_id that must not be in the list, or ITEM_TYPE/ITEM_ID where no item_type is given; may be repeated."""
 
 

@@ -162,7 +162,7 @@ class RecommendationRoutes:
             tenant=call.tenant,
             limit=asked.limit,
             offset=read_cursor(asked.cursor),
-            filter=read_filter(tuple(asked.filter), asked.item_type),
+            filter=read_filter(asked.filter, asked.item_type),
             exclude=read_excluded(call.tenant, asked.exclude, asked.item_type),
             window=asked.window,
         )
@@ -194,7 +194,7 @@ class RecommendationRoutes:
             tenant=call.tenant,
             limit=asked.limit,
             offset=read_cursor(asked.cursor),
-            filter=read_filter(tuple(asked.filter), None),
+            filter=read_filter(asked.filter, None),
         )
         await self._attributes.require(page.tenant, page.filter)
         weights = read_weights(asked.weights) if asked.weights else None
@@ -210,7 +210,7 @@ class RecommendationRoutes:
             tenant=call.tenant,
             limit=asked.limit,
             offset=read_cursor(asked.cursor),
-            filter=read_filter(tuple(asked.filter), asked.item_type),
+            filter=read_filter(asked.filter, asked.item_type),
         )
         await self._attributes.require(page.tenant, page.filter)
         return _answer_page(await self._text_search.search(page, asked.q), page)
@@ -249,7 +249,7 @@ class RecommendationRoutes:
             user_id=user_id,
             limit=asked.limit,
             offset=read_cursor(asked.cursor),
-            filter=read_filter(tuple(asked.filter), asked.item_type) if asked.filter or asked.item_type else (),
+            filter=read_filter(asked.filter, asked.item_type) if asked.filter or asked.item_type else (),
             exclude=read_excluded(tenant, asked.exclude, asked.item_type) if asked.exclude else (),
             diversity=asked.diversity,
             algorithm=asked.algorithm,

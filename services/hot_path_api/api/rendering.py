@@ -41,7 +41,7 @@ def item_document(item: Item) -> dict[str, Any]:
 
 def list_json(answer: RecommendationList, *, first_rank: int, next_cursor: str | None) -> bytes:
     """Write a list with everything that stands around it."""
-    head = orjson.dumps(
+    return orjson.dumps(
         {
             "request_id": answer.request_id,
             "model_version": answer.model_version,
@@ -49,47 +49,43 @@ def list_json(answer: RecommendationList, *, first_rank: int, next_cursor: str |
             "strategy": answer.strategy,
             "cold_start": answer.cold_start,
             "degraded": answer.degraded,
+            "items": _documents(answer.items, first_rank),
+            "next_cursor": next_cursor,
         }
     )
-    cursor = orjson.dumps(next_cursor)
-    return b'%b,"items":[%b],"next_cursor":%b}' % (head[:-1], items_json(answer.items, first_rank=first_rank), cursor)
 
 
 def items_json(items: Sequence[RecommendedItem], *, first_rank: int) -> bytes:
-    """Write the items of a list, with commas between them."""
-    return b",".join([_item_json(each, rank) for rank, each in enumerate(items, first_rank)])
+    """Write the items of a list alone."""
+    return orjson.dumps(_documents(items, first_rank))
 
 
-def _item_json(each: RecommendedItem, rank: int) -> bytes:
-    derived = each.item.derived
-    shown = derived.get("shown") or _keep_shown(each.item)
-    place = orjson.dumps(
+def _documents(items: Sequence[RecommendedItem], first_rank: int) -> list[dict[str, Any]]:
+    return [
         {
+            "item_id": each.item.ref.item_id,
+            "item_type": each.item.ref.item_type,
+            "title": each.item.title,
+            "attributes": each.item.derived.get("attributes") or _keep_attributes(each.item),
             "rank": rank,
             "score": each.score,
             "sources": each.sources,
             "reasons": [_reason_json(reason) for reason in each.reasons],
         }
-    )
-    return b"%b,%b" % (shown, place[1:])
+        for rank, each in enumerate(items, first_rank)
+    ]
 
 
-def _keep_shown(item: Item) -> bytes:
-    """Write what every list shows of an item, without the closing brace."""
-    shown = orjson.dumps(
-        {
-            "item_id": item.ref.item_id,
-            "item_type": item.ref.item_type,
-            "title": item.title,
-            "attributes": {
-                name: value
-                for name, value in _attributes(item.attributes).items()
-                if not isinstance(value, str) or len(value) <= _MAX_SHOWN_CHARACTERS
-            },
-        }
-    )[:-1]
-    item.derived["shown"] = shown
-    return shown
+def _keep_attributes(item: Item) -> orjson.Fragment:
+    """Write the attributes that every list shows of an item."""
+    shown = {
+        name: value
+        for name, value in _attributes(item.attributes).items()
+        if not isinstance(value, str) or len(value) <= _MAX_SHOWN_CHARACTERS
+    }
+    written = orjson.Fragment(orjson.dumps(shown))
+    item.derived["attributes"] = written
+    return written
 
 
 def _reason_json(reason: Reason) -> orjson.Fragment | dict[str, Any]:

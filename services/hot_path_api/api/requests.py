@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -107,13 +108,17 @@ async def read_json(call: Call, *, max_bytes: int = MAX_BODY_BYTES) -> tuple[Any
 
 
 def _add(values: dict[str, Any], name: str, value: str, model: type[BaseModel]) -> None:
-    field = model.model_fields.get(name)
-    if field is not None and field.json_schema_extra == REPEATABLE:
+    if name in _repeatable(model):
         values.setdefault(name, []).append(value)
     elif name in values:
         raise InvalidRequestError([FieldError(name, "the parameter is given twice")])
     else:
         values[name] = value
+
+
+@lru_cache
+def _repeatable(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(name for name, field in model.model_fields.items() if field.json_schema_extra == REPEATABLE)
 
 
 REPEATABLE: dict[str, Any] = {"explode": True}

@@ -52,13 +52,20 @@ class Catalogue:
         Raises:
             ServiceError: None of the items that were not at hand could be read.
         """
-        found = [self.peek(key) for key in keys]
+        cached = self._cached
+        found = [cached.get(key) for key in keys]
+        if len(cached) > self._capacity // 2:  # before that nothing is ever dropped, and who was used last matters not
+            for key, item in zip(keys, found, strict=True):
+                if item is not None:
+                    cached.move_to_end(key)
+        if all(item is not None for item in found):
+            self._hits.inc(len(found))
+            return found
         missing = self._to_load(key for key, item in zip(keys, found, strict=True) if item is None)
         self._hits.inc(len(keys) - len(missing))
-        if not missing:
-            return found
-        self._misses.inc(len(missing))
-        await self._load_all(missing, timeout_s)
+        if missing:
+            self._misses.inc(len(missing))
+            await self._load_all(missing, timeout_s)
         return [item or self.peek(key) for key, item in zip(keys, found, strict=True)]
 
     async def one(self, key: int, *, timeout_s: float) -> Item:

@@ -2,17 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from prometheus_client import Counter
 
 from hot_path_api.application.explanations import Explanations
 from hot_path_api.application.models import ServingModels
 from hot_path_api.application.selector import Chosen, Conditions, Selector
 from hot_path_api.application.served import ServedLists
 from hot_path_api.application.sources import CandidateSource, TrendingSource
-from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates, SourceQuery, merge
+from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates, SourceQuery, join, merge
 from hot_path_api.domain.events import ListServed
 from hot_path_api.domain.fallback import fallback_candidates, fallback_items
 from hot_path_api.domain.items import Item
@@ -103,6 +105,8 @@ class Pipeline:
         self._served = served
         self._clock = clock
         self._limits = limits
+        self._found = {name: metrics.CANDIDATES.labels(name) for name in (TRENDING, *(each.name for each in sources))}
+        self._lists: dict[str, Counter] = {}
         self._latency = metrics.RECOMMENDATION_LATENCY.labels(VARIANT)
         self._stages = {
             stage: metrics.STAGE_LATENCY.labels(stage) for stage in ("profile", "sources", "score", "select")
@@ -124,9 +128,9 @@ class Pipeline:
         question = self._question(query, context)
         parts = await self._ask_sources(plan, question, query, model, run)
         asked = time.perf_counter()
-        pool = merge(parts)
-        scores = plan.blend.score(pool)
         want = query.offset + query.limit + 1
+        pool = _pool(parts, enough=3 * want)
+        scores = plan.blend.score(pool)
         pool, scores, strategy = await self._fill(plan, question, query, model, run, pool, scores, want)
         scored = time.perf_counter()
         chosen = await self._choose(query, question, model, run, pool, scores, want)
@@ -184,9 +188,7 @@ class Pipeline:
         asked = [self._ask(source, plan, question, run) for source in self._sources if source.is_asked(plan, question)]
         if plan.trending:
             asked.append(self._ask_trending(question, query, model, run))
-        if len(asked) == 1:
-            return [await asked[0]]
-        return await asyncio.gather(*asked)
+        return await _together(asked)
 
     async def _ask(self, source: CandidateSource, plan: Plan, question: SourceQuery, run: _Run) -> Candidates:
         try:
@@ -194,7 +196,7 @@ class Pipeline:
         except ServiceError as error:
             run.do_without(source.name, error)
             return NO_CANDIDATES
-        metrics.CANDIDATES.labels(source.name).inc(len(found.keys))
+        self._found[source.name].inc(len(found.keys))
         return found
 
     async def _ask_trending(
@@ -209,7 +211,7 @@ class Pipeline:
             return NO_CANDIDATES
         if not fresh:
             run.do_without(TRENDING, None)
-        metrics.CANDIDATES.labels(TRENDING).inc(len(found.keys))
+        self._found[TRENDING].inc(len(found.keys))
         return found
 
     async def _fill(
@@ -289,14 +291,13 @@ class Pipeline:
             for error in errors:
                 run.do_without("explanations", error)
         because = await self._because(question, run, pool, places)
-        rows = [row for row, name in enumerate(pool.names) if name in pool.shares]
-        names = [pool.names[row] for row in rows]
-        shares = pool.features[rows][:, places].T.astype(np.float64).round(6).tolist()
+        names = [name if name in pool.shares else "" for name in pool.names]
+        shares = pool.features[:, places].T.astype(np.float64).round(6).tolist()
         told = scores[places].astype(np.float64).round(6).tolist()
         without_cause = [Reason(ReasonCode.FALLBACK if strategy == FALLBACK else ReasonCode.TRENDING)]
         described = []
         for place, item in enumerate(items):
-            sources = {name: share for name, share in zip(names, shares[place], strict=True) if share}
+            sources = {name: share for name, share in zip(names, shares[place], strict=True) if share and name}
             cause = because[place]
             reasons = explained.get(item.key)
             if reasons is None:
@@ -311,15 +312,21 @@ class Pipeline:
         self, question: SourceQuery, run: _Run, pool: Candidates, places: list[int]
     ) -> list[Item | None]:
         """Look up for each item the history item that gave most of its score."""
-        causes = pool.because[places]
-        if not len(question.history_keys) or causes.max() < 0:
+        if not len(question.history_keys):
             return [None] * len(places)
+        causes = pool.because[places]
         keys = question.history_keys[causes].tolist()
         items, _ = await self._selector.items(keys, timeout_s=run.for_rest_s())
         return [item if cause >= 0 else None for item, cause in zip(items, causes.tolist(), strict=True)]
 
+    def _count(self, strategy: str) -> None:
+        counter = self._lists.get(strategy)
+        if counter is None:
+            counter = self._lists[strategy] = metrics.RECOMMENDATIONS.labels(VARIANT, strategy)
+        counter.inc()
+
     def _side_effects(self, query: RecommendationQuery, answer: RecommendationList, pool: Candidates) -> None:
-        metrics.RECOMMENDATIONS.labels(answer.variant, answer.strategy).inc()
+        self._count(answer.strategy)
         self._models.heard_of(query.tenant, pool.model_version)
         if query.is_personal and answer.items:
             self._served.record(
@@ -336,3 +343,25 @@ class Pipeline:
                     occurred_at_ms=self._clock.now_ms(),
                 )
             )
+
+
+def _pool(parts: Sequence[Candidates], *, enough: int) -> Candidates:
+    """Make one pool of the sources' answers: all of them, unless the first source found enough by itself."""
+    if not parts or len(parts[0].keys) < enough:
+        return merge(parts)
+    pool = parts[0]
+    for part in parts[1:]:
+        pool = join(pool, part)
+    return pool
+
+
+async def _together(asked: Sequence[Coroutine[Any, Any, Candidates]]) -> list[Candidates]:
+    """Await all at the same time; one of them in this task, because a task costs more than what most of them do."""
+    if not asked:
+        return []
+    others = [asyncio.create_task(each) for each in asked[1:]]
+    try:
+        return [await asked[0], *[await each for each in others]]
+    finally:
+        for each in others:
+            each.cancel()
