@@ -108,12 +108,7 @@ class TrainingService:
             raise FailedPreconditionError(f"a training of tenant {tenant} is running; wait for its end")
         self._tenants.add(tenant)
         try:
-            needed = self._rules.min_interactions
-            found = await count_interactions(tenant, self._catalogue, enough=needed)
-            if found < needed:
-                raise FailedPreconditionError(
-                    f"tenant {tenant} has {found} interactions, and training needs at least {needed}"
-                )
+            await self._require_data(tenant)
         except BaseException:
             self._tenants.discard(tenant)
             raise
@@ -144,6 +139,14 @@ class TrainingService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def _require_data(self, tenant: str) -> None:
+        needed = self._rules.min_interactions
+        found = await count_interactions(tenant, self._catalogue, enough=needed)
+        if found < needed:
+            raise FailedPreconditionError(
+                f"tenant {tenant} has {found} interactions, and training needs at least {needed}"
+            )
+
     async def _run(self, training_id: str, *, hold_out: HoldOut, seed: int, activate: bool) -> None:
         tenant = self._runs[training_id].tenant
         try:
@@ -158,7 +161,7 @@ class TrainingService:
         except ServiceError as error:
             self._note(training_id, state=RunState.FAILED, message=error.message)
             _log.warning("training failed", tenant=tenant, training_id=training_id, error=error.message)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever broke, the run must say that it has ended
             self._note(training_id, state=RunState.FAILED, message=f"a fault of the service: {error!r}")
             _log.exception("training failed", tenant=tenant, training_id=training_id)
         finally:

@@ -64,29 +64,32 @@ class TopicFile:
         """
         if not _NAME.fullmatch(spec.name) or spec.partitions < 1:
             raise InvalidArgumentError(f"{spec} has no usable name or no partition")
-        with (
-            closing(connect(folder / f"{spec.name}{TOPIC_SUFFIX}", sync="full")) as connection,
-            write_transaction(connection),
-        ):
-            exists = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'topic'").fetchone()
-            if not exists:
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                connection.execute("INSERT INTO topic VALUES (NULL, 0)")
-                for number in range(spec.partitions):
-                    connection.execute("INSERT INTO partitions VALUES (?, 0, 0)", (number,))
-                    connection.execute(_PARTITION_SCHEMA.format(number))
-            (partitions,) = connection.execute("SELECT count(*) FROM partitions").fetchone()
-            if partitions != spec.partitions:
-                raise FailedPreconditionError(f"topic {spec.name} has {partitions} partitions, not {spec.partitions}")
-            connection.execute("UPDATE topic SET retention_ms = ?, compacted = ?", (spec.retention_ms, spec.compacted))
-            for number in range(partitions):
-                # Compaction looks older records up by their key.
+        with closing(connect(folder / f"{spec.name}{TOPIC_SUFFIX}")) as connection:
+            if _read_spec(connection, spec.name) == spec:
+                return  # as at every start but the first
+            with write_transaction(connection):
+                if _read_spec(connection, spec.name) is None:
+                    for statement in _SCHEMA:
+                        connection.execute(statement)
+                    connection.execute("INSERT INTO topic VALUES (NULL, 0)")
+                    for number in range(spec.partitions):
+                        connection.execute("INSERT INTO partitions VALUES (?, 0, 0)", (number,))
+                        connection.execute(_PARTITION_SCHEMA.format(number))
+                (partitions,) = connection.execute("SELECT count(*) FROM partitions").fetchone()
+                if partitions != spec.partitions:
+                    raise FailedPreconditionError(
+                        f"topic {spec.name} has {partitions} partitions, not {spec.partitions}"
+                    )
                 connection.execute(
-                    f"CREATE INDEX IF NOT EXISTS p{number}_key ON p{number} (key)"
-                    if spec.compacted
-                    else f"DROP INDEX IF EXISTS p{number}_key"
+                    "UPDATE topic SET retention_ms = ?, compacted = ?", (spec.retention_ms, spec.compacted)
                 )
+                for number in range(partitions):
+                    # Compaction looks older records up by their key.
+                    connection.execute(
+                        f"CREATE INDEX IF NOT EXISTS p{number}_key ON p{number} (key)"
+                        if spec.compacted
+                        else f"DROP INDEX IF EXISTS p{number}_key"
+                    )
 
     def begin(self) -> None:
         """Take the write lock."""
@@ -216,6 +219,14 @@ class TopicFile:
             if row is not None:
                 offsets[where] = row[0]
         return offsets
+
+
+def _read_spec(connection: sqlite3.Connection, name: str) -> TopicSpec | None:
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'topic'").fetchone():
+        return None
+    retention_ms, compacted = connection.execute("SELECT retention_ms, compacted FROM topic").fetchone()
+    (partitions,) = connection.execute("SELECT count(*) FROM partitions").fetchone()
+    return TopicSpec(name, partitions, retention_ms, bool(compacted))
 
 
 def _headers_text(headers: Mapping[str, bytes]) -> str | None:

@@ -1,0 +1,173 @@
+"""Wires gpu_worker and runs it until it is told to stop."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from secrets import token_hex
+
+from gpu_worker.adapters.event_log import LogAnnouncer
+from gpu_worker.adapters.folder_model_store import FolderModelStore, folder_of_url
+from gpu_worker.adapters.profile_store import GrpcCatalogue
+from gpu_worker.adapters.training_process import ProcessTrainer
+from gpu_worker.adapters.use_encoder import UseTextEncoder
+from gpu_worker.adapters.vector_search import GrpcVectorIndex
+from gpu_worker.api import SERVICE_NAME, GpuWorkerServicer
+from gpu_worker.application.embedding import ContentEmbedder
+from gpu_worker.application.encoding import TextEncoding
+from gpu_worker.application.gathering import AttributeRoles
+from gpu_worker.application.registry import ModelRegistry
+from gpu_worker.application.schedule import TrainingSchedule
+from gpu_worker.application.training import TrainingRules, TrainingService
+from gpu_worker.consumer import GROUP, SCHEDULE_GROUP, ContentConsumer, InteractionCounter
+from gpu_worker.domain.items import TextRules
+from gpu_worker.domain.ports import ModelStore, TextEncoder, Trainer
+from gpu_worker.settings import GpuWorkerSettings
+from recommendation.gpu_worker.v1 import gpu_worker_pb2_grpc as pb_grpc
+from servicekit.clock import Clock, SystemClock
+from servicekit.eventlog.open import open_event_log
+from servicekit.eventlog.port import EventLog, Start
+from servicekit.eventlog.runner import ConsumerRunner
+from servicekit.eventlog.topics import CONTENT_CHANGED, USER_INTERACTIONS, default_specs
+from servicekit.metrics import serve_metrics
+from servicekit.rpc.client import RpcChannel
+from servicekit.rpc.server import GrpcServer
+from servicekit.tasks import BackgroundTasks
+
+
+class Wiring:
+    """What the service is made of.
+
+    Args:
+        encoder: Makes vectors of texts.
+        trainer: Makes versions.
+    """
+
+    def __init__(
+        self,
+        settings: GpuWorkerSettings,
+        *,
+        log: EventLog,
+        vectors: RpcChannel,
+        profiles: RpcChannel,
+        encoder: TextEncoder,
+        trainer: Trainer,
+        store: ModelStore,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self._store = store
+        self._clock = clock
+        announcer = LogAnnouncer(log, clock)
+        index = GrpcVectorIndex(vectors)
+        self._encoding = TextEncoding(encoder)
+        self._embedder = ContentEmbedder(
+            encoder,
+            index,
+            announcer,
+            rules=TextRules(settings.embedded_attributes, settings.embedded_words),
+            neighbours=settings.embedded_neighbours,
+        )
+        self.registry = ModelRegistry(store, index, announcer, kept=settings.kept_versions)
+        self.training = TrainingService(
+            catalogue=GrpcCatalogue(profiles),
+            index=index,
+            announcer=announcer,
+            trainer=trainer,
+            store=store,
+            registry=self.registry,
+            encoder={"model_id": encoder.model_id, "dimensions": encoder.dimensions},
+            rules=TrainingRules(
+                AttributeRoles(settings.person_attributes, settings.genre_attributes),
+                min_interactions=settings.training_min_interactions,
+                revision=settings.git_revision,
+            ),
+            clock=clock,
+            new_token=lambda: token_hex(8),
+        )
+
+    def make_server(self) -> GrpcServer:
+        """Give the server of the use cases, not yet started."""
+        servicer = GpuWorkerServicer(self._encoding, self.training, self.registry)
+        return GrpcServer(
+            host=self._settings.host,
+            port=self._settings.grpc_port,
+            service_names=(SERVICE_NAME,),
+            register=lambda server: pb_grpc.add_GpuWorkerServiceServicer_to_server(servicer, server),
+            shutdown_grace_s=self._settings.shutdown_grace_s,
+        )
+
+    def make_content_runner(self) -> ConsumerRunner:
+        """Give what embeds changes of the catalogue."""
+        return ConsumerRunner(
+            self._log.consumer([CONTENT_CHANGED], group=GROUP, member=self._settings.member),
+            ContentConsumer(self._embedder).handle,
+            self._log.producer(),
+            name=GROUP,
+            max_batch=self._settings.embed_max_batch,
+            max_failures_in_a_row=self._settings.consumer_max_failures_in_a_row,
+            linger_s=self._settings.embed_linger_s,
+        )
+
+    def make_schedule(self) -> TrainingSchedule:
+        """Give what decides when to train."""
+        newest = {tenant: self._store.versions(tenant)[:1] for tenant in self._store.tenants()}
+        return TrainingSchedule(
+            self.training,
+            every_interactions=self._settings.train_every_interactions,
+            every_minutes=self._settings.train_every_minutes,
+            hold_out=self._settings.training_hold_out,
+            seed=self._settings.training_seed,
+            trained_ms={
+                tenant: self._store.manifest(tenant, version)["trained_at_ms"]
+                for tenant, versions in newest.items()
+                for version in versions
+            },
+            clock=self._clock,
+        )
+
+    def make_interaction_runner(self, schedule: TrainingSchedule) -> ConsumerRunner:
+        """Give what counts interactions for the schedule."""
+        consumer = self._log.consumer(
+            [USER_INTERACTIONS], group=SCHEDULE_GROUP, start=Start.LATEST, member=self._settings.member
+        )
+        return ConsumerRunner(
+            consumer, InteractionCounter(schedule).handle, self._log.producer(), name=SCHEDULE_GROUP, max_batch=5_000
+        )
+
+
+async def run(settings: GpuWorkerSettings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set; ready at once, since whoever encodes waits until the encoder is loaded."""
+    async with AsyncExitStack() as opened:
+        encoder = UseTextEncoder(threads=settings.encoder_threads, max_words=settings.embedded_words)
+        opened.callback(encoder.close)
+        log = open_event_log(settings.event_log_url)
+        opened.push_async_callback(log.close)
+        await log.ensure_topics(default_specs())
+        store = FolderModelStore(folder_of_url(settings.model_store_url))
+        store.delete_unfinished()
+        wiring = Wiring(
+            settings,
+            log=log,
+            vectors=await opened.enter_async_context(RpcChannel(settings.vector_db_endpoint, name="vector_search")),
+            profiles=await opened.enter_async_context(RpcChannel(settings.agentdb_endpoint, name="profile_store")),
+            encoder=encoder,
+            trainer=ProcessTrainer(
+                settings.data_dir / "gpu_worker" / "training",
+                model_store_url=settings.model_store_url,
+                threads=settings.training_threads,
+            ),
+            store=store,
+            clock=SystemClock(),
+        )
+        opened.push_async_callback(wiring.training.close)
+        tasks = await opened.enter_async_context(BackgroundTasks(stop))
+        server = await opened.enter_async_context(wiring.make_server())
+        opened.enter_context(serve_metrics(settings.metrics_port, settings.host))
+        await wiring.registry.announce_again()
+        tasks.start(wiring.make_content_runner().run(stop), name="embedding")
+        if settings.train_every_interactions or settings.train_every_minutes:
+            schedule = wiring.make_schedule()
+            tasks.start(wiring.make_interaction_runner(schedule).run(stop), name="interactions")
+            tasks.start(schedule.run(stop), name="schedule")
+        server.set_serving(True)
+        await stop.wait()

@@ -1,0 +1,67 @@
+"""What the environment may tell gpu_worker."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from gpu_worker.domain.training import HoldOut
+from servicekit.settings import ServiceSettings
+
+Count = Annotated[int, Field(ge=1)]
+
+
+def _embedded_store(validated: dict[str, Any]) -> str:
+    return f"file://{validated['data_dir'].absolute() / 'models'}"
+
+
+class GpuWorkerSettings(ServiceSettings):
+    """Settings of gpu_worker; lists are JSON in the environment."""
+
+    grpc_port: int = Field(default=50054, ge=0, le=65535)
+    """Port of the gRPC server; 0 takes a free one."""
+    vector_db_endpoint: str = "127.0.0.1:50051"
+    """Where vector_search answers, "host:port"."""
+    agentdb_endpoint: str = "127.0.0.1:50053"
+    """Where profile_store answers, "host:port"."""
+    model_store_url: str = Field(default_factory=_embedded_store)
+    """Where versions are written: `file:///FOLDER`; without it the folder `models` in the data folder."""
+    member: str = "gpu_worker"
+    """This process's name in its consumer groups, kept over restarts; each replica needs one of its own."""
+
+    # Embedding.
+    embedded_attributes: tuple[str, ...] = ("genres", "genre", "categories", "category", "tags")
+    """Attributes whose texts are embedded with title and description."""
+    embedded_words: Count = 64
+    """Of a text only so many words are read; about a millisecond for 20 of them."""
+    encoder_threads: Count = 1
+    """Threads of the encoder's linear algebra; more than the machine has cores makes it many times slower."""
+    embed_max_batch: Annotated[int, Field(ge=1, le=1_000)] = 64
+    """The most changes embedded at once."""
+    embed_linger_s: Annotated[float, Field(ge=0.0, le=1.0)] = 0.02
+    """How long a batch that has begun waits to fill."""
+    embedded_neighbours: Annotated[int, Field(ge=0, le=400)] = 100
+    """How many nearest neighbours are announced with an embedded item."""
+    consumer_max_failures_in_a_row: Count = 100
+    """After so many bad records one after the other the service stops, since something else must be wrong."""
+
+    # Training.
+    person_attributes: tuple[str, ...] = ("directors", "director", "actors", "cast", "authors", "writers")
+    """Attributes whose texts are people."""
+    genre_attributes: tuple[str, ...] = ("genres", "genre")
+    """Attributes whose texts are genres."""
+    training_threads: Count = 2
+    """Threads of the training's linear algebra."""
+    training_min_interactions: Count = 100
+    """With fewer interactions no training begins."""
+    train_every_interactions: Annotated[int, Field(ge=0)] = 0
+    """Train a tenant after so many new interactions; 0: their number does not matter."""
+    train_every_minutes: Annotated[float, Field(ge=0.0)] = 1_440.0
+    """Train a tenant after so many minutes, if there were interactions; 0: the time does not matter."""
+    training_hold_out: HoldOut = HoldOut.TIME
+    """How a training by schedule draws its hold-out: time, or random for catalogues without order."""
+    training_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the trainings by schedule."""
+    kept_versions: Annotated[int, Field(ge=0)] = 5
+    """How many versions are kept beside the active one and those that a rollback can reach."""
+    git_revision: str = ""
+    """The git revision that runs, for the manifests."""

@@ -1,0 +1,51 @@
+"""The training process: `python -m gpu_worker.training_main FOLDER`, started by gpu_worker with a job in the folder.
+
+It says on standard output how it goes, one JSON object a line, and ends when its standard input closes.
+"""
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+from gpu_worker.adapters.folder_model_store import FolderModelStore, folder_of_url
+from gpu_worker.adapters.training_spool import read_job
+from gpu_worker.application.building import build_version
+from gpu_worker.training import train
+from servicekit.errors import ServiceError
+from servicekit.logs import configure_logging
+
+_NICENESS = 10  # whoever serves comes first
+
+
+def main(folder: str) -> int:
+    """Train the job of the folder and give the exit code."""
+    configure_logging("gpu_worker.training")
+    os.nice(_NICENESS)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    store = FolderModelStore(folder_of_url(os.environ["MODEL_STORE_URL"]))
+    try:
+        build_version(read_job(Path(folder)), train=train, store=store, progress=_tell)
+    except ServiceError as error:
+        _say({"error": error.code, "message": error.message})
+        return 1
+    return 0
+
+
+def _tell(stage: str, done: float) -> None:
+    _say({"stage": stage, "progress": done})
+
+
+def _say(message: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
