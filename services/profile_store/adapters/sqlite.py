@@ -46,9 +46,6 @@ _ITEMS_READ_AT_ONCE = 256
 _ROWS_READ_AT_ONCE = 2_000
 """After so many rows on the event loop others get their turn: about two milliseconds."""
 
-_CHECKPOINT_LATE = "PRAGMA wal_autocheckpoint = 16000"
-"""Pages, 64 MB: a batch touches about one page an event, often the same ones as the batch before."""
-
 _CONTEXT = (
     "SELECT item_key, type_no, value, occurred_at_ms FROM interactions WHERE tenant_no = ? AND user_key = ? "
     "ORDER BY occurred_at_ms DESC, arrival DESC LIMIT ?"
@@ -111,7 +108,7 @@ class SqliteProfileStore:
         lock = _locked(path)
         try:
             database = Database(path, migrations=MIGRATIONS, synchronous=synchronous)
-            await database.write(lambda connection: connection.execute(_CHECKPOINT_LATE).close())
+            await database.write(_tune_for_batches)
             top_items = await database.read_in_thread(_read_top_items)
         except BaseException:
             os.close(lock)
@@ -339,6 +336,12 @@ class SqliteProfileStore:
                 found[row[0]] = item_from_row(row)
                 self._items.put(row[0], found[row[0]])
         return [found[key] for key in keys if key in found]
+
+
+def _tune_for_batches(writer: sqlite3.Connection) -> None:
+    """Make room for batches, which touch about two pages for each event, often the same as the batch before."""
+    writer.execute("PRAGMA cache_size = -64000")  # KiB
+    writer.execute("PRAGMA wal_autocheckpoint = 16000")  # pages of 4 KiB
 
 
 def _columns(
