@@ -22,7 +22,7 @@ def describe_environment() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
-        "revision": _revision(),
+        "revision": code_revision(),
     }
 
 
@@ -42,7 +42,7 @@ def _version(package: str) -> str:
         return ""
 
 
-def _revision() -> str:
+def code_revision() -> str:
     """Give the git commit of the code, with a mark when it was changed since; empty outside a checkout."""
     try:
         answer = subprocess.run(

@@ -1,9 +1,10 @@
 """`train`, `models`, `activate`, `rollback`: the models of the running stack."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -31,7 +32,7 @@ def train(
 ) -> None:
     """Train on everything stored and serve the new version, unless it is worse than the active one or popularity."""
     training = asyncio.run(_train(data_dir, hold_out, seed, activate=not no_activate))
-    OUT.print_json(data=training.report)
+    OUT.print(hold_out_table(training.report))
     OUT.print(f"Version {training.version} {'serves' if training.activated else 'does not serve'}")
     if not training.activated and not no_activate:
         raise CommandError(training.message, hint=f"`recommend activate {training.version} --force` serves it anyway")
@@ -59,6 +60,18 @@ def activate(
 def rollback(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Go back to the version that served before."""
     OUT.print(f"{asyncio.run(_roll_back(data_dir))} serves again")
+
+
+def hold_out_table(report: Mapping[str, Any]) -> Table:
+    """Describe how the blend, each source and popularity did on the hold-out."""
+    metrics: Mapping[str, Mapping[str, float]] = report["metrics"]
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
+    table = Table("on the hold-out", box=SIMPLE_HEAD)
+    for name in names:
+        table.add_column(name, justify="right")
+    for ranker, values in metrics.items():
+        table.add_row(ranker, *(f"{values[name]:.4f}" if name in values else "" for name in names))
+    return table
 
 
 def models_table(listed: list[Model]) -> Table:

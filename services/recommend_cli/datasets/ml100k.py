@@ -37,7 +37,7 @@ def film_record(film: Film, made: Credits | None) -> Record:
         "item_id": film.item_id,
         "item_type": FILM,
         "title": readable(film.title) or f"Film {film.item_id}",
-        "description": _description(film),
+        "description": _description(film, made),
         "attributes": {name: value for name, value in attributes.items() if value},
     }
 
@@ -70,6 +70,13 @@ def interaction_records(
             yield Line(row + 2, record)  # the file begins with a header
 
 
-def _description(film: Film) -> str:
-    """Say what kind of film it is; what else is known stands in the attributes."""
-    return f"{', '.join(film.genres)} film." if film.genres else ""
+def _description(film: Film, made: Credits | None) -> str:
+    """Say in a sentence what a search by meaning may look for; the actors, in no order, would only drown it."""
+    kind = f"{', '.join(film.genres)} film" if film.genres else "Film"
+    if film.year is not None:
+        kind += f" of {film.year}"
+    if made is not None and made.countries:
+        kind += f" from {', '.join(made.countries)}"
+    if made is not None and made.directors:
+        kind += f", directed by {', '.join(made.directors)}"
+    return f"{kind}."

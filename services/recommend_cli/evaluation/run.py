@@ -35,8 +35,13 @@ from recommend_cli.stack.running import stack_up
 POPULARITY: Final = "popularity"
 _CONNECTIONS: Final = 16
 _JUST_PAST_MS: Final = 1_000
-# What is measured here is which items are in the lists, not how fast they come: nothing shall be left out as late.
-_SETTINGS: Final = {"TIME_BUDGET_MS": "2000"}
+_SETTINGS: Final = {
+    # What is measured here is which items are in the lists, not how fast they come: nothing shall be left out as late.
+    "TIME_BUDGET_MS": "2000",
+    # Nobody trains on the test part while it is replayed.
+    "TRAIN_EVERY_MINUTES": "0",
+    "TRAIN_EVERY_INTERACTIONS": "0",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from recommend_cli.environment import code_revision
 from recommend_cli.errors import CommandError
 from recommend_cli.stack.folder import Protocol
 from recommend_cli.stack.ports import LOOPBACK, free_ports, is_free
@@ -83,6 +84,7 @@ def plan_stack(
         "HOST": LOOPBACK,
         "LOG_FORMAT": "console",
         "SHUTDOWN_GRACE_S": "3",
+        "GIT_REVISION": code_revision(),
         "VECTOR_DB_ENDPOINT": endpoints["vector_search"],
         "GRAPH_DB_ENDPOINT": endpoints["graph_service"],
         "AGENTDB_ENDPOINT": endpoints["profile_store"],

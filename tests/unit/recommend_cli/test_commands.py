@@ -1,0 +1,136 @@
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from recommend_cli import __main__ as main_module
+from recommend_cli.app import app
+from recommend_cli.clients.gateway import Recommendation, RecommendedList
+from recommend_cli.clients.training import Model
+from recommend_cli.commands.models import hold_out_table, models_table
+from recommend_cli.display import about, list_table, why
+from recommend_cli.errors import CommandError
+from recommend_cli.stack.folder import RunFolder, StackState
+from recommend_cli.stack.leftovers import created_at
+
+_COMMANDS = (
+    ["up"],
+    ["down"],
+    ["status"],
+    ["demo"],
+    ["load"],
+    ["load", "ml-100k"],
+    ["load", "items"],
+    ["load", "interactions"],
+    ["train"],
+    ["models"],
+    ["activate"],
+    ["rollback"],
+    ["for-user"],
+    ["similar"],
+    ["evaluate"],
+    ["bench"],
+)
+
+
+def _text(renderable: object) -> str:
+    console = Console(width=160, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115 - closed with it
+    with console.file:
+        console.print(renderable)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("command", _COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(command: list[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_without_a_stack_commands_say_how_to_start_one(tmp_path: Path) -> None:
+    for command in (["models"], ["rollback"], ["train"], ["for-user", "1"], ["similar", "1"]):
+        result = CliRunner().invoke(app, [*command, "--data-dir", str(tmp_path / "none")])
+        assert isinstance(result.exception, CommandError), command
+        assert "recommend up" in result.exception.hint
+
+
+def test_status_and_down_of_nothing(tmp_path: Path) -> None:
+    data_dir = ["--data-dir", str(tmp_path)]
+    assert CliRunner().invoke(app, ["status", *data_dir]).exit_code == 3
+    result = CliRunner().invoke(app, ["down", *data_dir])
+    assert result.exit_code == 0
+    assert "No stack runs" in result.output
+
+
+def test_a_second_stack_on_the_same_folder_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.locked():
+        for detach in ([], ["--detach"]):
+            result = CliRunner().invoke(app, ["up", "--data-dir", str(tmp_path), *detach])
+            assert isinstance(result.exception, CommandError)
+            assert "already runs" in result.exception.message
+
+
+def test_a_stack_that_is_starting_is_not_asked(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.locked():
+        folder.write_state(
+            StackState(os.getpid(), created_at(os.getpid()), "starting", "http://127.0.0.1:1", auth=True)
+        )
+        result = CliRunner().invoke(app, ["models", "--data-dir", str(tmp_path)])
+    assert isinstance(result.exception, CommandError)
+    assert "starting" in result.exception.message
+
+
+def test_errors_are_two_lines_and_exit_code_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["recommend", "models", "--data-dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main_module.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Error No stack runs on")
+    assert "recommend up" in said
+
+
+def _list(*ids: str) -> RecommendedList:
+    items = [Recommendation("film", each, f"Title {each}", 1.0, {"year": 1994, "genres": ["War"]}, ()) for each in ids]
+    return RecommendedList(items, "v1", "hybrid", ())
+
+
+def test_a_changed_list_marks_what_is_new_and_what_moved() -> None:
+    text = _text(list_table(_list("c", "a", "d"), before=_list("a", "b", "d")))
+    rows = [line.split() for line in text.splitlines() if "Title" in line]
+    assert rows[0][:3] == ["1", "new", "Title"]
+    assert rows[1][:3] == ["2", "1", "↓"]
+    assert rows[2][:3] == ["3", "3", "Title"]
+
+
+def test_reasons_are_worded() -> None:
+    item = {"item_id": "1", "title": "Alien"}
+    assert why([{"code": "because_you_interacted", "item": item}]) == "because of Alien"
+    through = {"code": "related_through", "item": item, "through": "Ridley Scott", "meta_path": "item_person_item"}
+    assert why([through, through]) == "Ridley Scott, as in Alien"
+    assert why([{"code": "trending"}]) == "many like it now"
+    assert why([{"code": "brand_new"}]) == "brand new"
+    assert why([]) == ""
+
+
+def test_items_are_described_by_what_they_have() -> None:
+    assert about({"year": 1994, "genres": ["A", "B", "C", "D"], "actors": ["X"]}) == "1994 · A, B, C"
+    assert about({"colour": "red", "size": 3}) == "red"
+    assert about({}) == ""
+
+
+def test_models_and_their_figures_are_listed() -> None:
+    serving = Model("v2", 1_700_000_000_000, True, 10, 20, 30, {"NDCG@10": 0.25}, "")
+    refused = Model("v1", 1_600_000_000_000, False, 10, 20, 30, {}, "worse than popularity")
+    text = _text(models_table([serving, refused]))
+    assert "serves" in text
+    assert "0.2500" in text
+    assert "worse than popularity" in text
+    report = {"metrics": {"blend": {"NDCG@10": 0.25, "HR@10": 0.5}, "popularity": {"NDCG@10": 0.1}}}
+    assert "0.1000" in _text(hold_out_table(report))
