@@ -25,8 +25,10 @@ def make_app() -> FastAPI:
 def main() -> None:
     """Serve it."""
     uvicorn.run(
-        make_app(), host=LOOPBACK, port=int(sys.argv[1]), loop="uvloop", http="httptools",
-        log_level="warning", access_log=False,
+        make_app(), host=LOOPBACK, port=int(sys.argv[1]),
+        # As the gateway has it, so that only what is behind the server differs.
+        loop="uvloop", http="httptools", ws="none", lifespan="off", access_log=False, proxy_headers=False,
+        server_header=False, log_level="warning", backlog=2048,
     )  # fmt: skip
 
 
