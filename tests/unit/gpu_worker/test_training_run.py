@@ -1,0 +1,102 @@
+"""A whole training run on a small catalogue with a structure that a good model finds."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from gpu_worker.domain.training import HoldOut, TrainedModel, TrainingData, TrainingItem
+from gpu_worker.training import train
+from servicekit.errors import FailedPreconditionError
+
+N_ITEMS = 60
+GROUPS = 6  # users stay within a group of ten items and walk through it in order
+
+
+@cache
+def data() -> TrainingData:
+    generator = np.random.default_rng(7)
+    users, items, times = [], [], []
+    for user in range(120):
+        group = user % GROUPS
+        start = generator.integers(0, 10)
+        for step in range(7):
+            users.append(user)
+            items.append(group * 10 + (start + step) % 10)
+            times.append(1_600_000_000_000 + step * 60_000)
+    vectors = np.repeat(np.eye(GROUPS, dtype=np.float32), 10, axis=0) + 0.1 * generator.normal(
+        size=(N_ITEMS, GROUPS)
+    ).astype(np.float32)
+    return TrainingData(
+        item_keys=np.arange(N_ITEMS, dtype=np.int64),
+        items=[TrainingItem("film", f"f{number}", genres=(f"g{number // 10}",)) for number in range(N_ITEMS)],
+        user_keys=np.array(users),
+        interaction_keys=np.array(items),
+        weights=np.ones(len(users), np.float32),
+        times_ms=np.array(times),
+        vector_keys=np.arange(N_ITEMS, dtype=np.int64),
+        vectors=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+    )
+
+
+@cache
+def trained(hold_out: HoldOut, seed: int = 1) -> TrainedModel:
+    return train(data(), hold_out=hold_out, seed=seed, progress=lambda _stage, _part: None, threads=1)
+
+
+@pytest.mark.parametrize("hold_out", list(HoldOut))
+def test_the_blend_beats_popularity_by_far(hold_out: HoldOut) -> None:
+    metrics = trained(hold_out).metrics
+    assert metrics["blend"]["NDCG@10"] > 3 * metrics["popularity"]["NDCG@10"]
+    assert metrics["blend"]["NDCG@10"] > 0.5
+
+
+def test_order_is_learned_from_the_time_hold_out() -> None:
+    metrics = trained(HoldOut.TIME).metrics
+    assert metrics["transition"]["NDCG@10"] > metrics["cooccurrence"]["NDCG@10"]
+
+
+def test_the_same_seed_and_data_give_the_same_model() -> None:
+    first = trained(HoldOut.TIME)
+    second = train(data(), hold_out=HoldOut.TIME, seed=1, progress=lambda _stage, _part: None, threads=1)
+    assert first.serving == second.serving
+    assert first.metrics == second.metrics
+    for name, (table, settings) in first.tables.items():
+        again, again_settings = second.tables[name]
+        assert settings == again_settings
+        np.testing.assert_array_equal(table.weights, again.weights)
+        np.testing.assert_array_equal(table.indices, again.indices)
+
+
+def test_a_model_names_everything_that_serves_it() -> None:
+    model = trained(HoldOut.TIME)
+    assert list(model.tables) == ["cooccurrence", "session", "transition", "content"]
+    assert len(model.serving["features"]) == len(model.serving["weights"])
+    assert set(model.item_columns) == {"log_popularity"}
+    assert model.factors.items.shape == model.factors.fold_in.shape == (N_ITEMS, 64)
+    assert model.serving["fallback"][0].keys() == {"item_type", "item_id"}
+    assert set(model.serving["graph"]["meta_path_weights"]) == {"person", "genre", "user"}
+    assert model.report["tried"][0]["kept"]
+
+
+def test_progress_only_grows() -> None:
+    parts: list[float] = []
+    train(data(), hold_out=HoldOut.RANDOM, seed=2, progress=lambda _stage, part: parts.append(part), threads=1)
+    assert parts == sorted(parts)
+    assert 0.0 <= parts[0] <= parts[-1] <= 1.0
+
+
+def test_too_little_data_is_refused_with_what_is_needed() -> None:
+    full = data()
+    one = TrainingData(
+        item_keys=full.item_keys,
+        items=full.items,
+        user_keys=full.user_keys[:1],
+        interaction_keys=full.interaction_keys[:1],
+        weights=full.weights[:1],
+        times_ms=full.times_ms[:1],
+        vector_keys=full.vector_keys,
+        vectors=full.vectors,
+    )
+    with pytest.raises(FailedPreconditionError, match="at least one user"):
+        train(one, hold_out=HoldOut.TIME, seed=1, progress=lambda _stage, _part: None)
