@@ -35,12 +35,13 @@ class GraphServiceSettings(ServiceSettings):
     rating_centre: float = Field(default=2.5, allow_inf_nan=False)
     """A rating is worth its value less this."""
 
-    # The relatedness formula, see the proto.
+    # The relatedness formula, see the proto. The defaults here and of the composition did best on MovieLens-100K: each
+    # user's last ten but five predicted from what came before (HR@10 .233, 67 % of them among 100 candidates).
     person_damping: Exponent = 0.5
     """Exponent of the degree of a person."""
-    genre_damping: Exponent = 0.5
+    genre_damping: Exponent = 0.75
     """Exponent of the degree of a genre."""
-    user_damping: Exponent = 0.5
+    user_damping: Exponent = 0.75
     """Exponent of the degree of a user."""
     person_max_degree: Count = 1_000
     """A person of more items relates none."""
@@ -48,7 +49,7 @@ class GraphServiceSettings(ServiceSettings):
     """A genre of more items relates none."""
     users_per_item: Count = 300
     """Of an item's users the newest so many stand for all."""
-    items_per_user: Count = 100
+    items_per_user: Count = 200
     """Of a user's items the newest so many count."""
     related_per_path: Annotated[int, Field(ge=1, le=1_000)] = 150
     """Related items kept of each meta-path."""
@@ -56,18 +57,18 @@ class GraphServiceSettings(ServiceSettings):
     """Up to so many users an item the number of common users in an explanation is exact."""
 
     # How candidates are composed.
-    person_weight: Weight = 1.0
+    person_weight: Weight = 0.05
     """Multiplier of item-person-item for callers who name none."""
-    genre_weight: Weight = 1.0
+    genre_weight: Weight = 0.1
     """Multiplier of item-genre-item for callers who name none."""
     user_weight: Weight = 1.0
     """Multiplier of item-user-item for callers who name none."""
-    history_items: Annotated[int, Field(ge=1, le=200)] = 20
+    history_items: Annotated[int, Field(ge=1, le=200)] = 10
     """History items used of each user."""
-    history_half_life_items: Annotated[float, Field(gt=0.0)] = 5.0
+    history_half_life_items: Annotated[float, Field(gt=0.0)] = 2.0
     """After so many positions a history item counts half."""
-    composed_per_item: Count = 150
-    """Related items used of each history item, the best under the weights asked for."""
+    composed_per_item: Count = 100
+    """Related items used of each history item; all of them for a short history and under a filter."""
     fill_timeout_s: Annotated[float, Field(ge=0.0)] = 0.05
     """How long at most an answer waits for related items that are not in the cache."""
 

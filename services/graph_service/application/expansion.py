@@ -35,14 +35,15 @@ class ExpansionRule:
     Args:
         history_items: How many of the history's items are used.
         half_life_items: After how many positions a history item counts half.
-        kept_per_item: How many related items of each are used.
+        kept_per_item: How many related items of each are used, the best under the weights asked for. A short history
+            or a filter needs more: then all that are kept are used.
         path_weights: The multipliers of CANDIDATE_PATHS for those who name none.
     """
 
-    history_items: int = 20
-    half_life_items: float = 5.0
-    kept_per_item: int = 150
-    path_weights: PathWeights = (1.0, 1.0, 1.0)
+    history_items: int = 10
+    half_life_items: float = 2.0
+    kept_per_item: int = 100
+    path_weights: PathWeights = (0.05, 0.1, 1.0)
 
     def decay(self) -> Doubles:
         """Give float64[history_items], what a position multiplies."""
@@ -65,7 +66,7 @@ class _Batch:
     contents: Contents
     lists: Mapping[int, RelatedList]
     late: Mapping[int, ServiceError]
-    packed: dict[PathWeights, dict[int, Packed]]
+    packed: dict[tuple[PathWeights, int | None], dict[int, Packed]]
     now_ms: int
 
 
@@ -100,7 +101,7 @@ class Expander:
         return answers
 
     async def _expand(self, query: Expansion, history: list[int], batch: _Batch) -> Candidates:
-        packed = self._packed(self._rule.path_weights if query.path_weights is None else query.path_weights, batch)
+        packed = self._packed(query, len(history), batch)
         found = [(place, packed[key]) for place, key in enumerate(history) if key in packed]
         if not found:
             if error := next((batch.late[key] for key in history if key in batch.late), None):
@@ -120,11 +121,14 @@ class Expander:
         candidates = batch.contents.composer.choose(sums, chosen)
         return Candidates(candidates.keys, candidates.scores, places[candidates.because].astype(np.int32))
 
-    def _packed(self, weights: PathWeights, batch: _Batch) -> dict[int, Packed]:
-        packed = batch.packed.get(weights)
+    def _packed(self, query: Expansion, history_items: int, batch: _Batch) -> dict[int, Packed]:
+        weights = self._rule.path_weights if query.path_weights is None else query.path_weights
+        is_easy = history_items == self._rule.history_items and not query.conditions
+        kept = self._rule.kept_per_item if is_easy else None
+        packed = batch.packed.get((weights, kept))
         if packed is None:
-            kept = self._rule.kept_per_item
-            packed = batch.packed[weights] = {key: each.packed(weights, kept) for key, each in batch.lists.items()}
+            packed = {key: each.packed(weights, kept) for key, each in batch.lists.items()}
+            batch.packed[weights, kept] = packed
         return packed
 
     async def _best_passing(self, conditions: Filter, sums: Sums, limit: int, contents: Contents) -> Indices:

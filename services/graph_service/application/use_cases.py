@@ -8,7 +8,7 @@ from graph_service.application.expansion import Expander, ExpansionRule
 from graph_service.application.filling import ListFiller
 from graph_service.application.queries import Expansion, Explanation, ExplanationQuery, RankedItems, RelatedQuery
 from graph_service.domain.composition import Candidates, best
-from graph_service.domain.graph import Floats, Keys, MetaPath, Mutation
+from graph_service.domain.graph import Floats, Keys, Mutation
 from graph_service.domain.graph_cache import Contents, GraphCache
 from graph_service.domain.ports import GraphPath, GraphStore, RelatednessRule
 from graph_service.domain.related_lists import RelatedList
@@ -65,9 +65,8 @@ class GraphUseCases:
         by_item: dict[int, list[GraphPath]] = {
             key: [] for key in items if key in facts and facts[key].tenant == query.tenant
         }
-        found = await self._store.paths(_key_array(order), _key_array(by_item), self._relatedness)
         paths = sorted(
-            map(self._weighted, found),
+            await self._store.paths(_key_array(order), _key_array(by_item), self._relatedness),
             key=lambda path: (-path.share, order[path.history_key], path.meta_path, path.through),
         )
         for path in paths:
@@ -91,16 +90,6 @@ class GraphUseCases:
         keys, scores = contents.table.keys[found.positions[kept]], scores[kept]
         order = best(keys, scores, query.limit)
         return RankedItems(keys[order], scores[order])
-
-    def _weighted(self, path: GraphPath) -> GraphPath:
-        person, genre, user = self._rule.path_weights
-        weight = {
-            MetaPath.ITEM_PERSON_ITEM: person,
-            MetaPath.ITEM_GENRE_ITEM: genre,
-            MetaPath.ITEM_USER_ITEM: user,
-            MetaPath.ITEM_COUNTRY_ITEM: 1.0,
-        }[path.meta_path]
-        return GraphPath(path.history_key, path.item_key, path.meta_path, path.through, path.share * weight)
 
 
 def _key_array(keys: Iterable[int]) -> Keys:

@@ -21,12 +21,12 @@ class RelatednessRule:
     """
 
     person_damping: float = 0.5
-    genre_damping: float = 0.5
-    user_damping: float = 0.5
+    genre_damping: float = 0.75
+    user_damping: float = 0.75
     person_max_degree: int = 1_000
     genre_max_degree: int = 5_000
     users_per_item: int = 300
-    items_per_user: int = 100
+    items_per_user: int = 200
     kept_per_path: int = 150
     explained_users: int = 1_000
 
@@ -67,7 +67,7 @@ class GraphPath:
         item_key: Where it ends.
         meta_path: Over what it leads.
         through: The middle node's name, or the number of common users.
-        share: The summand of the formula that goes over it.
+        share: The summand of the formula that goes over it, before any weight of the meta-path.
     """
 
     history_key: int

@@ -8,10 +8,13 @@ import numpy as np
 
 from graph_service.domain.composition import Packed, pack
 from graph_service.domain.graph import Floats, Ints
-from graph_service.domain.relatedness import best_first_kept
+from graph_service.domain.relatedness import best_of
 
 PathWeights = tuple[float, float, float]
 """The multiplier of each of CANDIDATE_PATHS."""
+
+_REMEMBERED = 2
+"""Usually there is one set of weights, for which the best entries are wanted or all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +53,19 @@ class RelatedList:
     changes: int
     new_edges: int = 0
     outdated: bool = False
-    _packed: Packed = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    _packed_for: tuple[PathWeights, int] | None = None
+    _packed: dict[tuple[PathWeights, int | None], Packed] = field(default_factory=dict)
 
-    def packed(self, weights: PathWeights, kept: int) -> Packed:
-        """Give the best `kept` entries under these weights of the meta-paths; the latest answer is remembered."""
-        if self._packed_for != (weights, kept):
+    def packed(self, weights: PathWeights, kept: int | None) -> Packed:
+        """Give the best `kept` entries, or all, under these weights of the meta-paths; the last few are remembered."""
+        packed = self._packed.get((weights, kept))
+        if packed is None:
             scores = self.combined(weights)
-            best = best_first_kept(scores, kept)
+            best = best_of(scores, len(scores) if kept is None else kept)
             best = best[scores[best] > 0]
-            self._packed = pack(self.positions[best], scores[best])
-            self._packed_for = (weights, kept)
-        return self._packed
+            if len(self._packed) == _REMEMBERED:
+                self._packed.clear()
+            packed = self._packed[weights, kept] = pack(self.positions[best], scores[best])
+        return packed
 
     def combined(self, weights: PathWeights) -> Floats:
         """Give float32[n], the weighted sum over the meta-paths."""

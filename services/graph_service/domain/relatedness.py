@@ -81,7 +81,7 @@ def _pick(
             others = columns != itself
             columns, values = columns[others], values[others]
         entries.append((columns, values))
-    best = [columns[best_first_kept(values, kept)] for columns, values in entries]
+    best = [columns[best_of(values, kept)] for columns, values in entries]
     chosen = np.unique(np.concatenate(best))
     scores = np.zeros((len(chosen), len(products)), dtype=np.float32)
     for path, (columns, values) in enumerate(entries):
@@ -91,7 +91,7 @@ def _pick(
     return reached[chosen], scores
 
 
-def best_first_kept(values: Floats, kept: int) -> Indices:
+def best_of(values: Floats, kept: int) -> Indices:
     """Give the indices, ascending, of the `kept` largest values; of equal ones those that come first."""
     if len(values) <= kept:
         return np.arange(len(values))
