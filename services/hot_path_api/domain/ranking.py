@@ -21,9 +21,11 @@ def top_up(pool: Candidates, scores: Floats, popular: Candidates) -> tuple[Candi
     Returns:
         The whole pool and its scores.
     """
+    if not len(popular.keys):
+        return pool, scores
+    if not len(pool.keys):
+        return popular, popular.features[0]
     merged = merge([pool, popular])
-    if not len(pool.keys) or not len(popular.keys):
-        return merged, (scores if len(pool.keys) else popular.features[0].copy())
     shares = merged.features[merged.names.index(TRENDING)]
     evidence = merged.evidence() - shares
     known = np.searchsorted(merged.keys, pool.keys)
