@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from profile_store.domain.checks import check_count, check_id, check_not_future, limit_or_default
+from profile_store.domain.checks import check_at_most, check_count, check_id, check_not_future, limit_or_default
 from profile_store.domain.contexts import MAX_HISTORY, ContextQuery, UserContext
 from profile_store.domain.cursors import history_cursor, history_position, item_cursor, item_position
 from profile_store.domain.interactions import (
@@ -77,7 +77,7 @@ class ProfileService:
 
     async def user_contexts(self, queries: Sequence[ContextQuery]) -> Sequence[UserContext | InvalidArgumentError]:
         """Give each user's context; a limit of 0 is DEFAULT_HISTORY."""
-        check_count(len(queries), "queries", MAX_CONTEXTS)
+        check_at_most(len(queries), "queries", MAX_CONTEXTS)
         return await _for_each(queries, _checked_context_query, self._interactions.user_contexts)
 
     async def append(self, interactions: Sequence[Interaction]) -> Sequence[bool | InvalidArgumentError]:
@@ -168,8 +168,7 @@ class ProfileService:
 
     async def get_items(self, keys: Sequence[int]) -> Sequence[Item]:
         """Give the items that exist, in the order asked."""
-        if len(keys) > MAX_BATCH:
-            raise InvalidArgumentError(f"item_keys must be at most {MAX_BATCH:,}, not {len(keys):,}", field="item_keys")
+        check_at_most(len(keys), "item_keys", MAX_BATCH)
         return await self._items.get_items(keys)
 
     async def list_items(self, tenant: str, item_type: str, *, limit: int, cursor: str) -> tuple[Sequence[Item], str]:

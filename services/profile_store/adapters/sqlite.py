@@ -108,7 +108,7 @@ class SqliteProfileStore:
         lock = _locked(path)
         try:
             database = Database(path, migrations=MIGRATIONS, synchronous=synchronous)
-            await database.write(_tune_for_batches)
+            await database.write(_tune_writer)
             top_items = await database.read_in_thread(_read_top_items)
         except BaseException:
             os.close(lock)
@@ -338,8 +338,9 @@ class SqliteProfileStore:
         return [found[key] for key in keys if key in found]
 
 
-def _tune_for_batches(writer: sqlite3.Connection) -> None:
-    """Make room for batches, which touch about two pages for each event, often the same as the batch before."""
+def _tune_writer(writer: sqlite3.Connection) -> None:
+    """Make room for batches, which touch about two pages for each event, and overwrite what is erased."""
+    writer.execute("PRAGMA secure_delete = ON")
     writer.execute("PRAGMA cache_size = -64000")  # KiB
     writer.execute("PRAGMA wal_autocheckpoint = 16000")  # pages of 4 KiB
 

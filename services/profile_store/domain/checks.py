@@ -48,6 +48,16 @@ def check_count(count: int, field: str, most: int) -> None:
         raise InvalidArgumentError(f"{field} must have 1 to {most:,} elements, not {count:,}", field=field)
 
 
+def check_at_most(count: int, field: str, most: int) -> None:
+    """Refuse a batch that is too large; an empty one is right.
+
+    Raises:
+        InvalidArgumentError: Names the field.
+    """
+    if count > most:
+        raise InvalidArgumentError(f"{field} must have at most {most:,} elements, not {count:,}", field=field)
+
+
 def limit_or_default(limit: int, field: str, *, default: int, most: int) -> int:
     """Give the limit asked for, the default for 0.
 

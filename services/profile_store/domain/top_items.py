@@ -26,7 +26,7 @@ from servicekit.filters import Filter, matches
 _ALWAYS = np.iinfo(np.int64).min
 _NEVER = np.iinfo(np.int64).max
 _UNKNOWN, _FAILS, _PASSES = np.int8(0), np.int8(1), np.int8(2)
-_MAX_FILTERS = 64
+_MAX_FILTERS = 128
 _EVALUATED_AT_ONCE = 256
 """How many items are read and tested against a filter before others get their turn: a few milliseconds."""
 

@@ -106,9 +106,9 @@ async def test_items_that_change_while_a_filter_is_evaluated_are_seen_as_they_ar
 async def test_only_the_latest_filters_are_remembered() -> None:
     catalogue = Catalogue()
     catalogue.put(1, size=1, score=1)
-    for n in range(100):
+    for n in range(200):
         await catalogue.best(1, at_least(n))
-    assert len(catalogue.top._masks) == 64
+    assert len(catalogue.top._masks) == 128
 
 
 async def test_sums_of_what_does_not_exist_wait_for_it() -> None:
