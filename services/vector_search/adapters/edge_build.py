@@ -20,9 +20,9 @@ import numpy as np
 
 from servicekit.arrays import Floats, Keys
 from servicekit.errors import UnavailableError
-from vector_search.adapters import edge_shard
+from vector_search.adapters import edge_folder
 from vector_search.adapters.edge_payload import decode, encode
-from vector_search.adapters.edge_shard import EXACT_BELOW, ShardForm, edge_errors
+from vector_search.adapters.edge_folder import EXACT_BELOW, ShardForm, edge_errors
 from vector_search.domain.dense import Distance, Payload, Points, Space
 
 _BATCH = 500
@@ -37,7 +37,7 @@ async def build(
     Of several points with one key the last one stays. When it fails or is cancelled, nothing is left.
 
     Args:
-        folder: Must not exist; its parent is swept by `edge_shard.sweep` after a crash.
+        folder: Must not exist; its parent is swept by `edge_folder.sweep` after a crash.
         space: What the vectors are.
         pages: The points, such as `paged` or `DenseIndex.scroll` give them.
         timeout_s: How long the optimiser may take.
@@ -48,7 +48,7 @@ async def build(
         UnavailableError: The process failed, or took too long.
         FailedPreconditionError: There is such a folder already.
     """
-    building = edge_shard.building_folder(folder)
+    building = edge_folder.building_folder(folder)
     try:
         max_length = await _spool(building, space, pages)
         form = ShardForm(space.dimensions, space.distance, max_length)
@@ -60,7 +60,7 @@ async def build(
         }
         (building / _ORDER).write_text(json.dumps(order))
         points = await _optimised(building, timeout_s)
-        edge_shard.finish(building, form, folder)
+        edge_folder.finish(building, form, folder)
     except BaseException:
         await asyncio.to_thread(shutil.rmtree, building, ignore_errors=True)
         raise
@@ -132,11 +132,11 @@ def make_shard(building: Path) -> int:
     """Make the optimised shard of the files in an unfinished folder, remove these, and give the number of points."""
     order = json.loads((building / _ORDER).read_text())
     form = ShardForm(order["dimensions"], Distance(order["distance"]), order["max_length"])
-    shard = edge_shard.create_shard(building, form, exact_below=order["exact_below"])
+    shard = edge_folder.create_shard(building, form, exact_below=order["exact_below"])
     with edge_errors(building):
         indexed = set(shard.info().payload_schema)
         for points in _read(building, form.dimensions):
-            edge_shard.write(shard, form, form.space.check_points(points), indexed)
+            edge_folder.write(shard, form, form.space.check_points(points), indexed)
         # The indexes exist before the graph is made, so that it is linked along them.
         shard.optimize()
         shard.flush()

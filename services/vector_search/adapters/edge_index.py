@@ -13,9 +13,9 @@ import qdrant_edge
 from servicekit.arrays import Floats, Keys
 from servicekit.errors import FailedPreconditionError
 from servicekit.filters import AttributeValue, Filter
-from vector_search.adapters import edge_shard
+from vector_search.adapters import edge_folder
 from vector_search.adapters.edge_payload import decode, decode_mark, encode_attributes, encode_filter, indexes_of
-from vector_search.adapters.edge_shard import EXACT_BELOW, ShardForm, edge_errors
+from vector_search.adapters.edge_folder import EXACT_BELOW, ShardForm, edge_errors
 from vector_search.domain.dense import (
     Distance,
     Mark,
@@ -64,13 +64,13 @@ class EdgeVectorIndex:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"edge-{folder.name}")
 
         def load() -> EdgeVectorIndex:
-            form = edge_shard.read_form(folder)
+            form = edge_folder.read_form(folder)
             if form is None:
-                edge_shard.create(folder, ShardForm(space.dimensions, space.distance))
+                edge_folder.create(folder, ShardForm(space.dimensions, space.distance))
                 form = ShardForm(space.dimensions, space.distance)
             if form.space != space:
                 raise FailedPreconditionError(f"{folder} holds {form.space}, not {space}: remove it, or use another")
-            return cls(folder, form, edge_shard.load(folder), thread, exact_below)
+            return cls(folder, form, edge_folder.load(folder), thread, exact_below)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(thread, load)
@@ -89,7 +89,7 @@ class EdgeVectorIndex:
         checked = self.space.check_points(points)
 
         def write() -> None:
-            edge_shard.write(self._shard, self._form, checked, self._indexed)
+            edge_folder.write(self._shard, self._form, checked, self._indexed)
             self._shard.flush()
 
         await self._in_thread(write)
@@ -103,7 +103,7 @@ class EdgeVectorIndex:
             for key, mapping in zip(keys.tolist(), attributes, strict=True):
                 if key in known:
                     part = encode_attributes(mapping)
-                    edge_shard.add_indexes(self._shard, indexes_of(part), self._indexed)
+                    edge_folder.add_indexes(self._shard, indexes_of(part), self._indexed)
                     self._shard.update(qdrant_edge.UpdateOperation.set_payload([key], part))
             self._shard.flush()
 
