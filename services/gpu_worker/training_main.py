@@ -1,4 +1,4 @@
-"""The training process: `python -m gpu_worker.training_main FOLDER`, started by gpu_worker with a job in the folder.
+"""The training process, started by gpu_worker: `python -m gpu_worker.training_main JOB_FOLDER MODEL_STORE_URL THREADS`.
 
 It says on standard output how it goes, one JSON object a line, and ends when its standard input closes.
 """
@@ -7,26 +7,31 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from gpu_worker.adapters.folder_model_store import FolderModelStore, folder_of_url
 from gpu_worker.adapters.training_spool import read_job
-from gpu_worker.application.building import build_version
+from gpu_worker.application.building import Train, build_version
 from gpu_worker.training import train
 from servicekit.errors import ServiceError
 from servicekit.logs import configure_logging
 
 _NICENESS = 10  # whoever serves comes first
+_STDIN = 0
 
 
-def main(folder: str) -> int:
+def main(arguments: Sequence[str], *, train_with: Train | None = None) -> int:
     """Train the job of the folder and give the exit code."""
+    folder, model_store_url, threads = arguments
     configure_logging("gpu_worker.training")
     os.nice(_NICENESS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    store = FolderModelStore(folder_of_url(os.environ["MODEL_STORE_URL"]))
+    store = FolderModelStore(folder_of_url(model_store_url))
+    chosen = train_with or partial(train, threads=int(threads))
     try:
-        build_version(read_job(Path(folder)), train=train, store=store, progress=_tell)
+        build_version(read_job(Path(folder)), train=chosen, store=store, progress=_tell)
     except ServiceError as error:
         _say({"error": error.code, "message": error.message})
         return 1
@@ -43,9 +48,10 @@ def _say(message: dict[str, object]) -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(_STDIN, 1):
+        pass
     os._exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

@@ -29,7 +29,7 @@ class ProcessTrainer:
         spool: Where the job's folder is made; emptied at the start.
         model_store_url: Where the process leaves the version.
         threads: Of the linear algebra.
-        command: The program and its arguments before the folder.
+        command: The program and its first arguments.
     """
 
     def __init__(
@@ -60,12 +60,13 @@ class ProcessTrainer:
         process = await asyncio.create_subprocess_exec(
             *self._command,
             str(folder),
+            self._model_store_url,
+            str(self._threads),
             stdin=PIPE,
             stdout=PIPE,
             env={
                 **os.environ,
                 **dict.fromkeys(_THREAD_VARIABLES, str(self._threads)),
-                "MODEL_STORE_URL": self._model_store_url,
             },
             limit=_LONGEST_LINE,
         )

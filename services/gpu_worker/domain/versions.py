@@ -10,7 +10,6 @@ Manifest = Mapping[str, Any]
 """A version's manifest.json."""
 
 METRIC = "NDCG@10"
-ERROR_SUFFIX = "_se"
 _HISTORY = 3
 
 
@@ -53,7 +52,7 @@ def find_fault(candidate: Manifest, active: Manifest | None) -> str:
     if active is None or active["hold_out"] != candidate["hold_out"]:
         return ""
     theirs = active["metrics"]["blend"][METRIC]
-    error = math.hypot(*(side["metrics"]["blend"].get(METRIC + ERROR_SUFFIX, 0.0) for side in (candidate, active)))
+    error = math.hypot(*(side["report"]["standard_errors"][METRIC] for side in (candidate, active)))
     if mine < theirs - 2 * error:
         return (
             f"its {METRIC} of {mine:.4f} is worse than the {theirs:.4f} of the active version {active['version']},"
