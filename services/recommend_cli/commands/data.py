@@ -19,7 +19,9 @@ from recommend_cli.stack.folder import RunFolder, running_stack
 
 _MOST_LINES_SHOWN: Final = 20
 
-load = typer.Typer(no_args_is_help=True, help="Load items and interactions into the running stack, over REST.")
+load = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Load items and interactions into the running stack, over REST."
+)
 
 File = Annotated[
     Path, typer.Argument(help="JSON lines (.jsonl, .ndjson, .json) or CSV.", exists=True, dir_okay=False, readable=True)

@@ -4,13 +4,13 @@ import asyncio
 from typing import Final
 
 import grpc
-import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recommend_cli.stack.folder import Protocol
 
 _POLL_S: Final = 0.05
 _ANSWER_S: Final = 2.0
+_READY_PATH: Final = "/health/ready"
 _CHANNEL_OPTIONS: Final = (
     # A service that starts takes a second or two: look again soon instead of backing off.
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -23,7 +23,7 @@ _CHANNEL_OPTIONS: Final = (
 async def wait_until_ready(endpoint: str, protocol: Protocol) -> None:
     """Return when the service says that it serves; wait for ever until then."""
     if protocol == "http":
-        await _wait_for_http(f"http://{endpoint}/health/ready")
+        await _wait_for_http(endpoint)
     else:
         await _wait_for_grpc(endpoint)
 
@@ -53,13 +53,23 @@ async def _wait_for_grpc(endpoint: str) -> None:
             await asyncio.sleep(_POLL_S)
 
 
-async def _wait_for_http(url: str) -> None:
-    async with httpx.AsyncClient(timeout=_ANSWER_S, trust_env=False) as client:
-        while True:
+async def _wait_for_http(endpoint: str) -> None:
+    while True:
+        if await _answers_ok(endpoint):
+            return
+        await asyncio.sleep(_POLL_S)
+
+
+async def _answers_ok(endpoint: str) -> bool:
+    """Ask once; by hand, because a client library takes longer to import than the whole stack to answer."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            reader, writer = await asyncio.open_connection(host, int(port))
             try:
-                answer = await client.get(url)
-            except httpx.TransportError:
-                answer = None
-            if answer is not None and answer.is_success:
-                return
-            await asyncio.sleep(_POLL_S)
+                writer.write(f"GET {_READY_PATH} HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n\r\n".encode())
+                return (await reader.readline()).startswith(b"HTTP/1.1 200")
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False

@@ -11,6 +11,8 @@ from types import FrameType
 
 
 class _Ready(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
     def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Length", "0")
