@@ -170,4 +170,5 @@ async def run(settings: GpuWorkerSettings, stop: asyncio.Event) -> None:
             tasks.start(wiring.make_interaction_runner(schedule).run(stop), name="interactions")
             tasks.start(schedule.run(stop), name="schedule")
         server.set_serving(True)
+        encoder.load()
         await stop.wait()
