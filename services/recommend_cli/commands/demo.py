@@ -20,7 +20,7 @@ from recommend_cli.populating import train_model, wait_until_applied, wait_until
 from recommend_cli.stack.folder import RunFolder, StackState, running_stack
 from recommend_cli.stack.plan import DEFAULT_PORT
 from recommend_cli.stack.running import stack_up
-from recommend_cli.stack.signals import run_until_stopped
+from recommend_cli.stack.signals import run_until_stopped, wait_for_stop
 
 _SEED: Final = 1
 
@@ -59,7 +59,7 @@ async def _demo(data_dir: Path, *, port: int, auth: bool, cache_dir: Path, once:
             OUT.rule(align="left")
             show_addresses(folder, state)
             OUT.print("Ctrl-C stops it")
-            await supervisor.run()
+            await wait_for_stop(supervisor.run())
 
 
 async def _fill(state: StackState, gateway: Gateway, data_dir: Path, cache_dir: Path) -> None:

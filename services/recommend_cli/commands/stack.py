@@ -20,7 +20,7 @@ from recommend_cli.stack.health import is_ready
 from recommend_cli.stack.leftovers import process_of, stop_leftovers, supervisor_of
 from recommend_cli.stack.plan import DEFAULT_PORT
 from recommend_cli.stack.running import stack_up
-from recommend_cli.stack.signals import run_until_stopped
+from recommend_cli.stack.signals import run_until_stopped, wait_for_stop
 from recommend_cli.stack.supervisor import STOP_TIMEOUT_S
 from recommend_cli.stack.usage import Usage, usage_of
 
@@ -51,7 +51,7 @@ async def _up(data_dir: Path, *, port: int, auth: bool) -> None:
         folder = RunFolder(data_dir)
         show_addresses(folder, supervisor.state)
         OUT.print("Ctrl-C stops it")
-        await supervisor.run()
+        await wait_for_stop(supervisor.run())
 
 
 def _start_in_background(data_dir: Path, *, port: int, no_auth: bool) -> None:
