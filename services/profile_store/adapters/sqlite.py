@@ -342,7 +342,7 @@ def _tune_writer(writer: sqlite3.Connection) -> None:
     """Make room for batches, which touch about two pages for each event, and overwrite what is erased."""
     writer.execute("PRAGMA secure_delete = ON")
     writer.execute("PRAGMA cache_size = -64000")  # KiB
-    writer.execute("PRAGMA wal_autocheckpoint = 16000")  # pages of 4 KiB
+    writer.execute("PRAGMA wal_autocheckpoint = 4000")  # pages of 4 KiB; more would hold writes up for longer
 
 
 def _columns(
