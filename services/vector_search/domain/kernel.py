@@ -25,7 +25,7 @@ _compiled: Callable[[Function], Function] = numba.njit(cache=True, nogil=True)
 # The columns of Model.tables.
 INDPTR, INDICES, WEIGHTS, HALF, ROWS = 0, 1, 2, 3, 4
 # The columns of Model.parameters.
-SCALE, DECAY_BY_POSITION, GAP_FLOOR, DECAY_BY_GAP, MAX_HISTORY = 0, 1, 2, 3, 4
+SCALE, DECAY_BY_POSITION, TIES_SHARE, GAP_FLOOR, DECAY_BY_GAP, MAX_HISTORY = 0, 1, 2, 3, 4, 5
 # The places of Model.factors.
 FOLD_IN, ITEM_FACTORS, FACTOR_ROWS, DIMENSIONS = 0, 1, 2, 3
 
@@ -40,7 +40,8 @@ class Model(NamedTuple):
     tables: npt.NDArray[np.int64]
     """[sources, 5]: addresses of int64 indptr, int32 indices and weights, whether these are float16, rows."""
     parameters: npt.NDArray[np.float32]
-    """[sources + 1, 5]: scale, halvings per position, gap floor, halvings per second, history length; last: factors."""
+    """[sources + 1, 6]: scale, halvings per position, whether what was touched at the same moment shares its position,
+    gap floor, halvings per second, history length; the last row is that of the factors."""
     half_values: npt.NDArray[np.float32]
     """[65536]: the number that each float16 bit pattern means."""
     overlay_source: int
@@ -87,7 +88,9 @@ class Users(NamedTuple):
     keep_history: npt.NDArray[np.uint8]
     """[users]: whether items of the history may come back."""
     source_weights: npt.NDArray[np.float32]
-    """[users, sources]: multipliers of the shares; a source of weight 0 is not read."""
+    """[users, sources]: multipliers of the shares in the choice of candidates."""
+    reads: npt.NDArray[np.uint8]
+    """[users, sources]: whether a source is read at all; the share of one that is not is 0."""
     limits: npt.NDArray[np.int64]
     """[users]: candidates at most."""
 
@@ -295,10 +298,11 @@ def _bar(users: Any, user: Any, scratch: Any) -> Any:
 
 
 @_compiled
-def _pull(parameters: Any, strength: Any, index: Any, position: Any, gap_s: Any) -> Any:
+def _pull(parameters: Any, strength: Any, index: Any, shared: Any, gap_s: Any) -> Any:
     """Give the weight of a history item for one source; 0 beyond the length that the source looks at."""
     if index >= parameters[MAX_HISTORY]:
         return np.float32(0.0)
+    position = shared if parameters[TIES_SHARE] else np.float32(index)
     floor = parameters[GAP_FLOOR]
     nearness = floor + (np.float32(1.0) - floor) * np.exp2(-gap_s * parameters[DECAY_BY_GAP])
     return strength * parameters[SCALE] * np.exp2(-position * parameters[DECAY_BY_POSITION]) * nearness
@@ -325,7 +329,7 @@ def _accumulate(model: Any, users: Any, user: Any, positions: Any, scratch: Any,
         spoke = False
         for source in range(sources):
             pull = _pull(model.parameters[source], users.strengths[i], i - begin, positions[i], gap_s)
-            if users.source_weights[user, source] == 0.0 or pull == 0.0:
+            if pull == 0.0 or not users.reads[user, source]:
                 continue
             if row < tables[source, ROWS]:
                 indptr = numba.carray(_pointer(tables[source, INDPTR]), tables[source, ROWS] + 1, np.int64)
@@ -517,7 +521,7 @@ def _trace(
             pull = users.source_weights[user, source] * _pull(
                 model.parameters[source], users.strengths[i], i - begin, positions[i], gap_s
             )
-            if pull == 0.0:
+            if pull == 0.0 or not users.reads[user, source]:
                 continue
             if row < tables[source, ROWS]:
                 indptr = numba.carray(_pointer(tables[source, INDPTR]), tables[source, ROWS] + 1, np.int64)

@@ -109,6 +109,7 @@ class Retriever:
         self._overlay = overlay
         self._names = tuple(source.name for source in version.sources)
         self._weights = np.array([source.weight for source in version.sources], np.float32)
+        self._all = np.ones(len(self._names), np.uint8)
         self._tables = np.array([source.table.as_row() for source in version.sources], np.int64)
         self._parameters = np.array(
             [*(source.parameters.as_row() for source in version.sources), version.factors.parameters.as_row()],
@@ -148,6 +149,12 @@ class Retriever:
             return self._weights
         return np.array([query.source_weights.get(name, 0.0) for name in self._names], np.float32)
 
+    def _reads_of(self, query: UserQuery) -> npt.NDArray[np.uint8]:
+        """Tell which sources are read: those the caller gives a weight, else all, even if only for the features."""
+        if query.source_weights is None:
+            return self._all
+        return np.asarray(self.weights_of(query) != 0.0, np.uint8)
+
     def _users(self, queries: Sequence[UserQuery]) -> Users:
         find = self._catalogue.numbering.find
         return Users(
@@ -159,6 +166,7 @@ class Retriever:
             barred=find(np.concatenate([query.exclude_keys for query in queries])),
             keep_history=np.array([query.include_history for query in queries], np.uint8),
             source_weights=np.stack([self.weights_of(query) for query in queries]),
+            reads=np.stack([self._reads_of(query) for query in queries]),
             limits=np.array([query.limit for query in queries], np.int64),
         )
 

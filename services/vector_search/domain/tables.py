@@ -16,29 +16,31 @@ ALL_HISTORY = 2**24
 class SourceParameters:
     """How a source weighs the items of a history.
 
-    The i-th newest item, whose position is the mean of i over the items touched at the same moment and which was
-    touched `gap` seconds before the newest, counts for
-    strength · scale · .5^(position / half_life_items) · (gap_floor + (1 − gap_floor) · .5^(gap / gap_half_life_s)).
+    The item at position p, 0 being the newest, that was touched s seconds before the newest counts for
+    strength · scale · .5^(p / half_life_items) · (time_floor + (1 − time_floor) · .5^(s / half_life_s)).
     """
 
     scale: float = 1.0
     """Makes the shares of different sources comparable."""
     half_life_items: float | None = None
     """None: position does not matter."""
+    ties_share_position: bool = False
+    """Whether items touched at the same moment all stand at their mean position."""
+    half_life_s: float | None = None
+    """None: time does not matter."""
+    time_floor: float = 0.0
+    """What is left of an item's weight after a long time, 0 to 1."""
     max_history: int | None = None
     """How many of the newest items are looked at; None: all."""
-    gap_half_life_s: float | None = None
-    """None: time does not matter."""
-    gap_floor: float = 0.0
-    """What is left of an item's weight after a long time, 0 to 1."""
 
     def as_row(self) -> list[float]:
         """Give the kernel's row of parameters."""
         return [
             self.scale,
             1.0 / self.half_life_items if self.half_life_items else 0.0,
-            self.gap_floor if self.gap_half_life_s else 1.0,
-            1.0 / self.gap_half_life_s if self.gap_half_life_s else 0.0,
+            float(self.ties_share_position),
+            self.time_floor if self.half_life_s else 1.0,
+            1.0 / self.half_life_s if self.half_life_s else 0.0,
             float(ALL_HISTORY if self.max_history is None else self.max_history),
         ]
 

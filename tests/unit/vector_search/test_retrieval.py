@@ -40,7 +40,7 @@ def dense_table(seed: int) -> Matrix:
 DENSE = {"cooccurrence": dense_table(1), "session": dense_table(2), CONTENT: dense_table(3)}
 PARAMETERS = {
     "cooccurrence": SourceParameters(scale=0.5),
-    "session": SourceParameters(half_life_items=2.0, gap_half_life_s=100.0, gap_floor=0.3, max_history=4),
+    "session": SourceParameters(half_life_items=2.0, ties_share_position=True, half_life_s=100.0, time_floor=0.3, max_history=4),
     CONTENT: SourceParameters(scale=2.0, half_life_items=3.0),
 }
 WEIGHTS = {"cooccurrence": 1.0, "session": 0.7, CONTENT: 0.2}
@@ -111,13 +111,14 @@ def query(numbers: Sequence[int], **changes: object) -> UserQuery:
 def pulls(parameters: SourceParameters, asked: UserQuery) -> npt.NDArray[np.float64]:
     ages = asked.ages_s.astype(float)
     index = np.arange(len(ages))
-    position = np.array([index[ages == age].mean() for age in ages])
+    shared = np.array([index[ages == age].mean() for age in ages])
+    position = shared if parameters.ties_share_position else index
     pull = asked.strengths * parameters.scale
     if parameters.half_life_items:
         pull = pull * 0.5 ** (position / parameters.half_life_items)
-    if parameters.gap_half_life_s:
-        floor = parameters.gap_floor
-        pull = pull * (floor + (1 - floor) * 0.5 ** ((ages - ages[0]) / parameters.gap_half_life_s))
+    if parameters.half_life_s:
+        floor = parameters.time_floor
+        pull = pull * (floor + (1 - floor) * 0.5 ** ((ages - ages[0]) / parameters.half_life_s))
     return np.where(index < (parameters.max_history or len(ages)), pull, 0.0)
 
 
