@@ -25,11 +25,11 @@ HALF_LIFE_ITEMS = 5.0
 
 
 def related_items(items: Sequence[TrainingItem], sequences: Sequences) -> dict[str, sp.csr_array]:
-    """Give the relatedness [N, N] by meta-path: "person", "genre", "user"."""
+    """Give the relatedness [N, N] by meta-path."""
     return {
-        "person": _relate(_incidence(items, lambda item: item.people), _MAX_DEGREE["person"]),
-        "genre": _relate(_incidence(items, lambda item: item.genres), _MAX_DEGREE["genre"]),
-        "user": _relate(_newest(sequences), None),
+        "item_person_item": _relate(_incidence(items, lambda item: item.people), _MAX_DEGREE["person"]),
+        "item_genre_item": _relate(_incidence(items, lambda item: item.genres), _MAX_DEGREE["genre"]),
+        "item_user_item": _relate(_newest(sequences), None),
     }
 
 

@@ -169,7 +169,7 @@ def test_relatedness_follows_the_formula_of_the_graph() -> None:
         TrainingItem("film", "2", people=("C",), genres=("g", "h")),
     ]
     paths = meta_paths.related_items(items, sequences_from([0, 2], [0, 1, 2], n_items=3))
-    person, genre, user = (paths[name].toarray() for name in ("person", "genre", "user"))
+    person, genre, user = (paths[name].toarray() for name in ("item_person_item", "item_genre_item", "item_user_item"))
     assert person[0, 1] == pytest.approx(2**-0.5 / 2**0.5, rel=1e-3)
     assert person[0, 2] == 0.0
     assert genre[0, 2] == pytest.approx(3**-0.5 / 2**0.5, rel=1e-3)

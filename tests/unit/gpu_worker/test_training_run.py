@@ -75,7 +75,7 @@ def test_a_model_names_everything_that_serves_it() -> None:
     assert set(model.item_columns) == {"log_popularity"}
     assert model.factors.items.shape == model.factors.fold_in.shape == (N_ITEMS, 64)
     assert model.serving["fallback"][0].keys() == {"item_type", "item_id"}
-    assert set(model.serving["graph"]["meta_path_weights"]) == {"person", "genre", "user"}
+    assert set(model.serving["graph"]["meta_path_weights"]) == {"item_person_item", "item_genre_item", "item_user_item"}
     assert model.report["tried"][0]["kept"]
 
 
