@@ -1,8 +1,10 @@
-"""How much CPU the gateway spends on a personal list: `python tests/load/gateway_cpu.py [--connections 64] [--profile]`.
+"""How much CPU the gateway spends on a personal list: `python tests/load/gateway_cpu.py --help`.
 
 The gateway runs in this process; canned services and the load run in processes of their own. It prints requests a
-second, latencies and the gateway's CPU-microseconds a request, and the same for a bare FastAPI "hello" in between.
+second, latencies and the gateway's CPU-microseconds a request, and the same for a bare FastAPI "hello" before it.
 """
+
+# ruff: noqa: ARG002, N802, T201 - the shapes and names are those of the protos, and it prints its result
 
 import argparse
 import asyncio
@@ -19,19 +21,21 @@ import numpy as np
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+from pydantic import SecretStr
 from pyinstrument import Profiler
+
+from hot_path_api.bootstrap import gateway
+from hot_path_api.settings import Settings
 from recommendation.common.v1 import common_pb2
 from recommendation.graph_service.v1 import graph_service_pb2, graph_service_pb2_grpc
 from recommendation.profile_store.v1 import profile_store_pb2, profile_store_pb2_grpc
 from recommendation.vector_search.v1 import vector_search_pb2, vector_search_pb2_grpc
-
-from hot_path_api.bootstrap import gateway
-from hot_path_api.settings import Settings
 from servicekit.arrays import pack_floats, pack_ints, pack_keys, unpack_keys
-from servicekit.eventlog.memory import MemoryEventLog
 from servicekit.clock import SystemClock
+from servicekit.eventlog.memory import MemoryEventLog
 from servicekit.identity import item_key
 from servicekit.rpc.server import GrpcServer
+from servicekit.testing import eventually
 
 ITEMS = 1_682
 HISTORY = 100
@@ -127,12 +131,12 @@ class _Graph(graph_service_pb2_grpc.GraphServiceServicer):
 
 def _serve(ports: Connection) -> None:
     async def main() -> None:
-        profiles = _Profiles()
+        profiles = _Profiles()  # type: ignore[abstract]  # only what is measured
 
         def register(server: grpc.aio.Server) -> None:
-            profile_store_pb2_grpc.add_ProfileStoreServiceServicer_to_server(profiles, server)  # type: ignore[abstract]
-            vector_search_pb2_grpc.add_VectorSearchServiceServicer_to_server(_Vectors(profiles), server)
-            graph_service_pb2_grpc.add_GraphServiceServicer_to_server(_Graph(profiles), server)
+            profile_store_pb2_grpc.add_ProfileStoreServiceServicer_to_server(profiles, server)
+            vector_search_pb2_grpc.add_VectorSearchServiceServicer_to_server(_Vectors(profiles), server)  # type: ignore[abstract]
+            graph_service_pb2_grpc.add_GraphServiceServicer_to_server(_Graph(profiles), server)  # type: ignore[abstract]
 
         async with GrpcServer(host="127.0.0.1", port=0, service_names=(), register=register) as server:
             server.set_serving(True)
@@ -153,7 +157,7 @@ def _load(port: int, path: str, connections: int, seconds: float, results: Conne
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
             body = await reader.readexactly(length)
-            if not head.startswith(b"HTTP/1.1 200") or b'"degraded":[' in body and b'"degraded":[]' not in body:
+            if not head.startswith(b"HTTP/1.1 200") or (b'"degraded":[' in body and b'"degraded":[]' not in body):
                 raise SystemExit(f"a bad answer: {head!r} {body[:300]!r}")
             latencies.append(time.perf_counter() - started)
             user += connections
@@ -192,8 +196,10 @@ async def _measure(name: str, port: int, path: str, connections: int, seconds: f
     requests = len(latencies) * took / seconds if took < seconds else len(latencies)
     rate = len(latencies) / seconds
     p50, p99 = np.percentile(latencies, (50, 99)) * 1000
-    print(f"{name:12} {connections:3} connections {rate:7.0f}/s  p50 {p50:6.2f} ms  p99 {p99:6.2f} ms  "
-          f"CPU {spent / requests * 1e6:6.1f} us a request")
+    print(
+        f"{name:12} {connections:3} connections {rate:7.0f}/s  p50 {p50:6.2f} ms  p99 {p99:6.2f} ms  "
+        f"CPU {spent / requests * 1e6:6.1f} us a request"
+    )
     return rate
 
 
@@ -208,8 +214,7 @@ async def _hello(connections: int, seconds: float) -> float:
         uvicorn.Config(app, port=0, loop="none", http="httptools", access_log=False, log_level="error", lifespan="off")
     )
     task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     rate = await _measure("hello", port, "/hello", connections, seconds)
     server.should_exit = True
@@ -230,7 +235,7 @@ async def main() -> None:
         endpoint = f"127.0.0.1:{await asyncio.get_running_loop().run_in_executor(None, ports.recv)}"
         settings = Settings(
             http_port=0,
-            api_key="secret",
+            api_key=SecretStr("secret"),
             agentdb_endpoint=endpoint,
             vector_db_endpoint=endpoint,
             graph_db_endpoint=endpoint,
@@ -241,8 +246,7 @@ async def main() -> None:
         log = MemoryEventLog(clock=SystemClock())
         async with gateway(settings, event_log=log) as running:
             task = asyncio.create_task(running.run(stop))
-            while not running.server.port:
-                await asyncio.sleep(0.01)
+            await eventually(lambda: running.server.port)
             await asyncio.sleep(0.5)
             profiler = Profiler(async_mode="disabled") if arguments.profile else None
             if profiler:

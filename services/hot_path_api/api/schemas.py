@@ -346,7 +346,7 @@ class RecommendationBody(Body):
     """For an attribute, how many items that share a value of it may be in the list."""
     algorithm: Algorithm = Algorithm.HYBRID
     """Which group of sources is asked, with the weights that training gave them."""
-    weights: Annotated[dict[str, FiniteFloat], Field(min_length=1, max_length=20)] | SkipJsonSchema[None] = Field(
+    weights: Annotated[dict[str, FiniteFloat], Field(min_length=1, max_length=20)] | None = Field(
         default=None, examples=[{"cooccurrence": 1.0, "content": 0.5}]
     )
     """Replaces the learned weights altogether: only the sources named are asked."""

@@ -237,7 +237,7 @@ async def test_lists_that_were_served_are_logged(shop: Shop) -> None:
 
     async def logged() -> bool:
         ends = await shop.log.end_offsets(["recommendations.served"])
-        return sum(ends.values()) == 1
+        return bool(sum(ends.values()) == 1)
 
     await eventually(logged)
 

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from hot_path_api.domain.blend import Blend, Term, Transform
+from hot_path_api.domain.candidates import NO_CANDIDATES, Candidates, join, merge
+from hot_path_api.domain.ranking import top_up
+
+
+def candidates(
+    keys: list[int], rows: dict[str, list[float]], *, because: int = -1, shares: set[str] | None = None
+) -> Candidates:
+    return Candidates(
+        keys=np.array(keys, np.int64),
+        names=tuple(rows),
+        features=np.array(list(rows.values()), np.float32),
+        because=np.full(len(keys), because, np.int32),
+        shares=frozenset(rows if shares is None else shares),
+    )
+
+
+def test_merging_lays_rows_side_by_side_and_keeps_the_first_reason() -> None:
+    tables = candidates([30, 10], {"a": [0.3, 0.1], "size": [4.0, 2.0]}, because=0, shares={"a"})
+    graph = candidates([20, 10], {"graph": [0.5, 0.7]}, because=1)
+    merged = merge([tables, NO_CANDIDATES, graph])
+    assert merged.keys.tolist() == [10, 20, 30]
+    assert merged.names == ("a", "size", "graph")
+    np.testing.assert_allclose(merged.features, [[0.1, 0.0, 0.3], [2.0, 3.0, 4.0], [0.7, 0.5, 0.0]])
+    assert merged.because.tolist() == [0, 1, 0]
+    assert merged.shares == {"a", "graph"}
+    np.testing.assert_allclose(merged.evidence(), [0.8, 0.5, 0.3])
+
+
+def test_merging_nothing_or_one() -> None:
+    one = candidates([2, 1], {"a": [1.0, 2.0]})
+    assert merge([]) is NO_CANDIDATES
+    assert merge([NO_CANDIDATES, one]) is one
+
+
+def test_merging_agrees_with_a_plain_way(subtests: pytest.Subtests) -> None:
+    for seed in range(20):
+        with subtests.test(seed=seed):
+            draw = np.random.default_rng(seed)
+            parts = [
+                candidates(
+                    draw.choice(50, size, replace=False).tolist(), {name: draw.random(size).tolist()}, because=place
+                )
+                for place, (name, size) in enumerate((("a", 20), ("b", 10), ("c", 30)))
+            ]
+            merged = merge(parts)
+            for column, key in enumerate(merged.keys.tolist()):
+                for row, part in enumerate(parts):
+                    at = np.flatnonzero(part.keys == key)
+                    assert merged.features[row, column] == (part.features[0, at[0]] if len(at) else 0.0)
+                assert merged.because[column] == min(
+                    place for place, part in enumerate(parts) if key in part.keys.tolist()
+                )
+
+
+def test_joining_adds_features_and_no_candidates() -> None:
+    pool = candidates([30, 10, 99], {"a": [0.3, 0.1, 0.2]}, because=0)
+    joined = join(pool, candidates([20, 10, 30], {"graph": [0.5, 0.7, 0.2]}, because=1))
+    assert joined.keys.tolist() == [30, 10, 99]
+    np.testing.assert_allclose(joined.features, [[0.3, 0.1, 0.2], [0.2, 0.7, 0.0]])
+    assert joined.because.tolist() == [0, 0, 0]
+    assert join(pool, NO_CANDIDATES) is pool
+
+
+def test_the_blend_weighs_transformed_features() -> None:
+    blend = Blend([Term("a", 2.0, Transform.SQRT), Term("b", 0.5), Term("absent", 9.0), Term("zero", 0.0)])
+    scores = blend.score(candidates([1, 2], {"a": [0.25, -0.25], "c": [7.0, 7.0], "b": [2.0, 4.0]}))
+    np.testing.assert_allclose(scores, [2.0, 1.0])
+    assert blend.features == {"a", "b", "absent"}
+    np.testing.assert_allclose(blend.without(frozenset("a")).score(candidates([1], {"a": [1.0], "b": [2.0]})), [1.0])
+
+
+def test_topping_up_puts_popular_items_behind_and_what_is_spoken_against_last() -> None:
+    pool = candidates([1, 2, 3], {"a": [0.5, -0.4, -0.1], "size": [1.0, 1.0, 1.0]}, shares={"a"})
+    popular = candidates([4, 2, 5], {"trending": [1.0, 0.8, 0.5]})
+    topped, scores = top_up(pool, np.array([-7.0, 8.0, 9.0], np.float32), popular)
+    assert topped.keys[np.argsort(-scores)].tolist() == [1, 4, 5, 3, 2]
+    assert scores[0] == -7.0
+
+
+def test_topping_up_with_one_side_only() -> None:
+    pool = candidates([1], {"a": [0.5]})
+    popular = candidates([4, 5], {"trending": [1.0, 0.5]})
+    scores = np.array([3.0], np.float32)
+    assert top_up(pool, scores, NO_CANDIDATES) == (pool, scores)
+    topped, shares = top_up(NO_CANDIDATES, np.empty(0, np.float32), popular)
+    assert topped is popular
+    assert shares.tolist() == [1.0, 0.5]
