@@ -21,8 +21,8 @@ import numpy as np
 from servicekit.arrays import Floats, Keys
 from servicekit.errors import UnavailableError
 from vector_search.adapters import edge_folder
+from vector_search.adapters.edge_folder import EXACT_BELOW, edge_errors
 from vector_search.adapters.edge_payload import decode, encode
-from vector_search.adapters.edge_folder import EXACT_BELOW, ShardForm, edge_errors
 from vector_search.domain.dense import Distance, Payload, Points, Space
 
 _BATCH = 500
@@ -50,17 +50,11 @@ async def build(
     """
     building = edge_folder.building_folder(folder)
     try:
-        max_length = await _spool(building, space, pages)
-        form = ShardForm(space.dimensions, space.distance, max_length)
-        order = {
-            "dimensions": form.dimensions,
-            "distance": form.distance,
-            "max_length": max_length,
-            "exact_below": exact_below,
-        }
+        await _spool(building, space, pages)
+        order = {"dimensions": space.dimensions, "distance": space.distance, "exact_below": exact_below}
         (building / _ORDER).write_text(json.dumps(order))
         points = await _optimised(building, timeout_s)
-        edge_folder.finish(building, form, folder)
+        edge_folder.finish(building, space, folder)
     except BaseException:
         await asyncio.to_thread(shutil.rmtree, building, ignore_errors=True)
         raise
@@ -79,21 +73,15 @@ async def paged(
         yield Points(page_keys, np.asarray(vectors[part]), page_payloads)
 
 
-async def _spool(building: Path, space: Space, pages: AsyncIterable[Points]) -> float:
-    """Write checked points into plain files and give the length of the longest vector."""
-    max_length = 0.0
+async def _spool(building: Path, space: Space, pages: AsyncIterable[Points]) -> None:
+    """Write checked points into plain files."""
     with (
         (building / _KEYS).open("wb") as keys,
         (building / _VECTORS).open("wb") as vectors,
         (building / _PAYLOADS).open("w", encoding="utf-8") as payloads,
     ):
         async for page in pages:
-            points = space.check_points(page)
-            await asyncio.to_thread(_append, points, keys, vectors, payloads)
-            if points.keys.size:
-                lengths = np.linalg.norm(points.vectors.astype(np.float64), axis=1)
-                max_length = max(max_length, float(lengths.max()))
-    return max_length
+            await asyncio.to_thread(_append, space.check_points(page), keys, vectors, payloads)
 
 
 def _append(points: Points, keys: IO[bytes], vectors: IO[bytes], payloads: IO[str]) -> None:
@@ -131,12 +119,12 @@ async def _optimised(building: Path, timeout_s: float) -> int:
 def make_shard(building: Path) -> int:
     """Make the optimised shard of the files in an unfinished folder, remove these, and give the number of points."""
     order = json.loads((building / _ORDER).read_text())
-    form = ShardForm(order["dimensions"], Distance(order["distance"]), order["max_length"])
-    shard = edge_folder.create_shard(building, form, exact_below=order["exact_below"])
+    space = Space(order["dimensions"], Distance(order["distance"]))
+    shard = edge_folder.create_shard(building, space, exact_below=order["exact_below"])
     with edge_errors(building):
         indexed = set(shard.info().payload_schema)
-        for points in _read(building, form.dimensions):
-            edge_folder.write(shard, form, form.space.check_points(points), indexed)
+        for points in _read(building, space.dimensions):
+            edge_folder.write(shard, space.check_points(points), indexed)
         # The indexes exist before the graph is made, so that it is linked along them.
         shard.optimize()
         shard.flush()

@@ -9,15 +9,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
 import qdrant_edge
 
-from servicekit.arrays import Floats
 from servicekit.errors import FailedPreconditionError, ResourceExhaustedError, ServiceError, UnavailableError
 from vector_search.adapters.edge_payload import encode, indexes_of, standing_indexes
 from vector_search.domain.dense import Distance, Points, Space, sample_numbers
@@ -27,51 +25,8 @@ EXACT_BELOW = 10_000
 """Fewer points than this are all compared: it takes about a millisecond and finds everything."""
 
 _MAX_INDEXES = 256
-_LINKS = {
-    # Links of a point, and how many candidates are looked at to choose them.
-    Distance.COSINE: (16, 128),
-    # The products of factors have no clear neighbourhoods: more links, or recall falls.
-    Distance.DOT: (32, 256),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ShardForm:
-    """What cannot change in a shard's life; stands in its `index.json`."""
-
-    dimensions: int
-    distance: Distance
-    max_length: float = 0.0
-    """The length of the longest vector when it was built; 0 when it began empty."""
-    format: int = 1
-
-    @property
-    def space(self) -> Space:
-        """The size of the vectors and their distance."""
-        return Space(self.dimensions, self.distance)
-
-    @property
-    def stored_dimensions(self) -> int:
-        """The size of a vector as it is stored, with the extra dimension that lifts products onto a sphere."""
-        return self.dimensions + (1 if self.distance is Distance.DOT else 0)
-
-    def stored_vectors(self, vectors: Floats) -> Floats:
-        """Give vectors as they are stored.
-
-        Under DOT one more dimension makes all of them equally long, so that the nearest by product are the nearest by
-        angle and the graph finds them (Bachrach et al. 2014, "Speeding up the Xbox recommender system").
-        """
-        if self.distance is Distance.COSINE:
-            return vectors
-        squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-        lift = np.sqrt(np.maximum(self.max_length**2 - squares, 0.0)).astype(np.float32)
-        return np.concatenate([vectors, lift[:, None]], axis=1)
-
-    def stored_queries(self, vectors: Floats) -> Floats:
-        """Give queries in the stored size: the extra dimension says nothing."""
-        if self.distance is Distance.COSINE:
-            return vectors
-        return np.concatenate([vectors, np.zeros((len(vectors), 1), dtype=np.float32)], axis=1)
+_FORMAT = 1
+_LINKS, _BUILD_BREADTH = 16, 128  # links of a point in the graph, and how many candidates are looked at to choose them
 
 
 # The engine raises plain Exceptions: what its message contains, what it means, what to do about it.
@@ -105,12 +60,11 @@ def edge_errors(folder: Path) -> Iterator[None]:
         raise UnavailableError(f"the vectors in {folder} failed inside the engine: {error}") from error
 
 
-def create(folder: Path, form: ShardForm) -> None:
+def create(folder: Path, space: Space) -> None:
     """Make an empty, whole shard folder, as if in one step."""
     building = building_folder(folder)
-    shard = create_shard(building, form)
-    shard.close()
-    finish(building, form, folder)
+    create_shard(building, space).close()
+    finish(building, space, folder)
 
 
 def building_folder(folder: Path) -> Path:
@@ -120,16 +74,20 @@ def building_folder(folder: Path) -> Path:
     return building
 
 
-def create_shard(building: Path, form: ShardForm, *, exact_below: int = EXACT_BELOW) -> Any:
+def create_shard(building: Path, space: Space, *, exact_below: int = EXACT_BELOW) -> Any:
     """Make and open an empty shard with the indexes that every shard has."""
-    distance = qdrant_edge.Distance.Cosine if form.distance is Distance.COSINE else qdrant_edge.Distance.Dot
-    kilobytes = max(exact_below * form.stored_dimensions * 4 // 1024, 1)
+    kilobytes = max(exact_below * space.dimensions * 4 // 1024, 1)
+    if space.distance is Distance.COSINE:
+        distance, links = qdrant_edge.Distance.Cosine, _LINKS
+        int8 = qdrant_edge.ScalarQuantizationConfig(qdrant_edge.ScalarType.Int8, memory=qdrant_edge.Memory.Pinned)
+    else:
+        # A graph over products finds a third of the nearest when lengths differ as popularity does, and rounding to
+        # int8 loses one in twenty. Factors are short vectors, so all of them are compared.
+        distance, links, int8 = qdrant_edge.Distance.Dot, 0, None
     config = qdrant_edge.EdgeConfig(
-        vectors=qdrant_edge.EdgeVectorParams(size=form.stored_dimensions, distance=distance),
-        hnsw_config=qdrant_edge.HnswIndexConfig(*_LINKS[form.distance], full_scan_threshold=kilobytes),
-        quantization_config=qdrant_edge.ScalarQuantizationConfig(
-            qdrant_edge.ScalarType.Int8, memory=qdrant_edge.Memory.Pinned
-        ),
+        vectors=qdrant_edge.EdgeVectorParams(size=space.dimensions, distance=distance),
+        hnsw_config=qdrant_edge.HnswIndexConfig(links, _BUILD_BREADTH, full_scan_threshold=kilobytes),
+        quantization_config=int8,
         optimizers=qdrant_edge.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=kilobytes),
     )
     with edge_errors(building):
@@ -138,13 +96,13 @@ def create_shard(building: Path, form: ShardForm, *, exact_below: int = EXACT_BE
     return shard
 
 
-def finish(building: Path, form: ShardForm, folder: Path) -> None:
+def finish(building: Path, space: Space, folder: Path) -> None:
     """Mark a closed shard as whole and give it its name, durably.
 
     Raises:
         FailedPreconditionError: There is such a folder already.
     """
-    _write_durably(building / "index.json", json.dumps(asdict(form)))
+    _write_durably(building / "index.json", json.dumps({"format": _FORMAT, **asdict(space)}))
     try:
         building.rename(folder)
     except OSError as error:
@@ -152,8 +110,8 @@ def finish(building: Path, form: ShardForm, folder: Path) -> None:
     _sync_folder(folder.parent)
 
 
-def read_form(folder: Path) -> ShardForm | None:
-    """Give a shard folder's form; None when there is no whole one.
+def read_space(folder: Path) -> Space | None:
+    """Give what a shard folder's vectors are; None when there is no whole one.
 
     Raises:
         FailedPreconditionError: It was written by something else, or by a newer program.
@@ -164,9 +122,9 @@ def read_form(folder: Path) -> ShardForm | None:
         return None
     except ValueError as error:
         raise FailedPreconditionError(f"{folder}/index.json is damaged: remove the folder") from error
-    if stored.get("format") != 1:
-        raise FailedPreconditionError(f"{folder} has the format {stored.get('format')}, this program reads 1")
-    return ShardForm(stored["dimensions"], Distance(stored["distance"]), stored["max_length"])
+    if stored.get("format") != _FORMAT:
+        raise FailedPreconditionError(f"{folder} has the format {stored.get('format')}, this program reads {_FORMAT}")
+    return Space(stored["dimensions"], Distance(stored["distance"]))
 
 
 def load(folder: Path) -> Any:
@@ -183,16 +141,15 @@ def sweep(parent: Path) -> list[Path]:
     return left
 
 
-def write(shard: Any, form: ShardForm, points: Points, indexed: set[str]) -> None:
+def write(shard: Any, points: Points, indexed: set[str]) -> None:
     """Put checked points into the shard, making the indexes that their attributes want; `indexed` grows by them."""
     samples = sample_numbers(points.keys).tolist()
     payloads = [encode(payload, sample=sample) for payload, sample in zip(points.payloads, samples, strict=True)]
     for payload in payloads:
         add_indexes(shard, indexes_of(payload), indexed)
-    vectors = form.stored_vectors(points.vectors)
     stored = [
         qdrant_edge.Point(key, vector.tolist(), payload)
-        for key, vector, payload in zip(points.keys.tolist(), vectors, payloads, strict=True)
+        for key, vector, payload in zip(points.keys.tolist(), points.vectors, payloads, strict=True)
     ]
     if stored:
         shard.update(qdrant_edge.UpdateOperation.upsert_points(stored))

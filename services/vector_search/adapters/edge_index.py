@@ -14,8 +14,8 @@ from servicekit.arrays import Floats, Keys
 from servicekit.errors import FailedPreconditionError
 from servicekit.filters import AttributeValue, Filter
 from vector_search.adapters import edge_folder
+from vector_search.adapters.edge_folder import EXACT_BELOW, edge_errors
 from vector_search.adapters.edge_payload import decode, decode_mark, encode_attributes, encode_filter, indexes_of
-from vector_search.adapters.edge_folder import EXACT_BELOW, ShardForm, edge_errors
 from vector_search.domain.dense import (
     Distance,
     Mark,
@@ -28,9 +28,15 @@ from vector_search.domain.dense import (
 )
 
 _EXACT = qdrant_edge.SearchParams(exact=True)
+_BY_GRAPH = qdrant_edge.SearchParams(
+    hnsw_ef=128,
+    quantization=qdrant_edge.QuantizationSearchParams(rescore=True, oversampling=2.0),
+    # Looks at neighbours of neighbours where a filter lets few points pass.
+    acorn=qdrant_edge.AcornSearchParams(enable=True),
+)
+_TORN = 0.3
 _TIES = 8  # how many more are asked for at first, so that a tie at the end of the list is seen
 _MAX_TIES = 16_384
-_BREADTH = {Distance.COSINE: 128, Distance.DOT: 800}
 
 _T = TypeVar("_T")
 
@@ -41,9 +47,9 @@ class EdgeVectorIndex:
     Made by `open`. A write is on the disk when it returns.
     """
 
-    def __init__(self, folder: Path, form: ShardForm, shard: Any, thread: ThreadPoolExecutor, exact_below: int) -> None:
+    def __init__(self, folder: Path, space: Space, shard: Any, thread: ThreadPoolExecutor, exact_below: int) -> None:
         self._folder = folder
-        self._form = form
+        self._space = space
         self._shard = shard
         self._thread = thread
         self._exact_below = exact_below
@@ -64,13 +70,12 @@ class EdgeVectorIndex:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"edge-{folder.name}")
 
         def load() -> EdgeVectorIndex:
-            form = edge_folder.read_form(folder)
-            if form is None:
-                edge_folder.create(folder, ShardForm(space.dimensions, space.distance))
-                form = ShardForm(space.dimensions, space.distance)
-            if form.space != space:
-                raise FailedPreconditionError(f"{folder} holds {form.space}, not {space}: remove it, or use another")
-            return cls(folder, form, edge_folder.load(folder), thread, exact_below)
+            stored = edge_folder.read_space(folder)
+            if stored is None:
+                edge_folder.create(folder, space)
+            elif stored != space:
+                raise FailedPreconditionError(f"{folder} holds {stored}, not {space}: remove it, or use another")
+            return cls(folder, space, edge_folder.load(folder), thread, exact_below)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(thread, load)
@@ -81,15 +86,15 @@ class EdgeVectorIndex:
     @property
     def space(self) -> Space:
         """The size of the vectors and their distance."""
-        return self._form.space
+        return self._space
 
     async def upsert(self, points: Points) -> None:
         """Store the points."""
         # A bad point would stay in the engine's log, and the shard would not load again.
-        checked = self.space.check_points(points)
+        checked = self._space.check_points(points)
 
         def write() -> None:
-            edge_folder.write(self._shard, self._form, checked, self._indexed)
+            edge_folder.write(self._shard, checked, self._indexed)
             self._shard.flush()
 
         await self._in_thread(write)
@@ -128,14 +133,14 @@ class EdgeVectorIndex:
         exact: bool = False,
     ) -> list[Neighbours]:
         """Find the nearest points of each query."""
-        queries = self.space.check_queries(vectors)
+        queries = self._space.check_queries(vectors)
         check_search(queries, limit=limit, exclude=exclude)
 
         def find() -> list[Neighbours]:
-            params = self._params(conditions, limit, exact=exact)
+            params = self._params(conditions, exact=exact)
             found = []
-            for place, query in enumerate(self._form.stored_queries(queries)):
-                if self.space.distance is Distance.COSINE and not query.any():
+            for place, query in enumerate(queries):
+                if self._space.distance is Distance.COSINE and not query.any():
                     found.append(nothing_near())
                     continue
                 excluded = exclude[place] if exclude else None
@@ -184,16 +189,15 @@ class EdgeVectorIndex:
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
-    def _params(self, conditions: Filter, limit: int, *, exact: bool) -> Any:
-        if exact:
+    def _params(self, conditions: Filter, *, exact: bool) -> Any:
+        if exact or self._space.distance is Distance.DOT:
             return _EXACT
         count = self._shard.count(qdrant_edge.CountRequest(filter=encode_filter(conditions), exact=False))
-        if count < self._exact_below:
+        stored = self._shard.info().points_count if conditions else count
+        # A filter tears the graph: of a tenth of the points it finds a half. Comparing these is as fast.
+        if count < max(self._exact_below, _TORN * stored):
             return _EXACT
-        return qdrant_edge.SearchParams(
-            hnsw_ef=max(_BREADTH[self.space.distance], 2 * limit),
-            quantization=qdrant_edge.QuantizationSearchParams(rescore=True, oversampling=2.0),
-        )
+        return _BY_GRAPH
 
     def _nearest(self, query: Floats, limit: int, conditions: Any, params: Any) -> Neighbours:
         nearest = qdrant_edge.Query.Nearest(query.tolist())
@@ -220,5 +224,5 @@ class EdgeVectorIndex:
 
     def _matrix(self, records: Sequence[Any]) -> Floats:
         stored = np.array([record.vector for record in records], dtype=np.float32)
-        matrix: Floats = stored.reshape(-1, self._form.stored_dimensions)[:, : self._form.dimensions]
-        return np.ascontiguousarray(matrix)
+        matrix: Floats = stored.reshape(-1, self._space.dimensions)
+        return matrix
