@@ -51,7 +51,7 @@ class GraphServiceSettings(ServiceSettings):
     """Of an item's users the newest so many stand for all."""
     items_per_user: Count = 200
     """Of a user's items the newest so many count."""
-    related_per_path: Annotated[int, Field(ge=1, le=1_000)] = 150
+    related_per_path: Annotated[int, Field(ge=1, le=1_000)] = 100
     """Related items kept of each meta-path."""
     explained_users: Count = 1_000
     """Up to so many users an item the number of common users in an explanation is exact."""
@@ -74,7 +74,7 @@ class GraphServiceSettings(ServiceSettings):
 
     # The cache.
     cached_lists: Count = 20_000
-    """Related lists in memory, 8 KiB each at most."""
+    """Related lists in memory, 8 KiB each at most when 100 items are kept of each meta-path."""
     cached_items: Count = 2_000_000
     """Items in these lists, some 150 bytes each; beyond that the cache begins anew."""
     list_max_age_s: Annotated[float, Field(ge=0.0)] = 300.0

@@ -17,8 +17,8 @@ from servicekit.logs import get_logger
 MARGIN_S = 0.005
 """Kept back from every wait, to compose an answer from what is there."""
 
-MAX_BATCH = 256
-"""Lists computed by one read of those that somebody waits for."""
+MAX_BATCH = 1_024
+"""Lists computed by one read of those that somebody waits for: what they share is read once."""
 
 MAX_RENEWED = 64
 """Lists computed by one read in the background: some 50 ms of one core."""

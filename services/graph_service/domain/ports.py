@@ -27,7 +27,7 @@ class RelatednessRule:
     genre_max_degree: int = 5_000
     users_per_item: int = 300
     items_per_user: int = 200
-    kept_per_path: int = 150
+    kept_per_path: int = 100
     explained_users: int = 1_000
 
     def damping_of(self, kind: NodeKind) -> float:
