@@ -223,7 +223,7 @@ class NewInteraction(Body):
     """The item's kind."""
     interaction_type: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(examples=["like"])
     """view, like, add_to_cart, purchase, rating, or one of your own."""
-    value: FiniteFloat | None = None
+    value: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)] | None = None
     """The number that goes with it, such as the stars of a rating."""
     occurred_at: AwareDatetime | None = None
     """When, as RFC 3339 with a zone or as Unix time; absent: now. At most five minutes ahead."""

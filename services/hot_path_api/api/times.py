@@ -23,6 +23,6 @@ def occurred_at_ms(moment: datetime | None, now_ms: int, *, field: str) -> int:
     given_ms = unix_ms(moment)
     if given_ms > now_ms + MAX_AHEAD_MS:
         raise InvalidArgumentError("it is more than five minutes ahead of the server's clock", field=field)
-    if given_ms < 0:
+    if given_ms <= 0:
         raise InvalidArgumentError("it is before 1970", field=field)
     return given_ms

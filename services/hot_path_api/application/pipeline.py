@@ -14,7 +14,7 @@ from hot_path_api.application.models import ServingModels
 from hot_path_api.application.selector import Chosen, Conditions, Selector
 from hot_path_api.application.served import ServedLists
 from hot_path_api.application.sources import CandidateSource, TrendingSource
-from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates, SourceQuery, join, merge
+from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates, Places, SourceQuery, join, merge
 from hot_path_api.domain.events import ListServed
 from hot_path_api.domain.fallback import fallback_candidates, fallback_items
 from hot_path_api.domain.items import Item
@@ -290,10 +290,11 @@ class Pipeline:
             )
             for error in errors:
                 run.do_without("explanations", error)
-        because = await self._because(question, run, pool, places)
+        picked = np.array(places, np.intp)
+        because = await self._because(question, run, pool, picked)
         names = [name if name in pool.shares else "" for name in pool.names]
-        shares = pool.features[:, places].T.astype(np.float64).round(6).tolist()
-        told = scores[places].astype(np.float64).round(6).tolist()
+        shares = pool.features.take(picked, axis=1).T.astype(np.float64).round(6).tolist()
+        told = scores.take(picked).astype(np.float64).round(6).tolist()
         without_cause = [Reason(ReasonCode.FALLBACK if strategy == FALLBACK else ReasonCode.TRENDING)]
         described = []
         for place, item in enumerate(items):
@@ -308,14 +309,12 @@ class Pipeline:
             described.append(RecommendedItem(item, told[place], sources, reasons))
         return described
 
-    async def _because(
-        self, question: SourceQuery, run: _Run, pool: Candidates, places: list[int]
-    ) -> list[Item | None]:
+    async def _because(self, question: SourceQuery, run: _Run, pool: Candidates, places: Places) -> list[Item | None]:
         """Look up for each item the history item that gave most of its score."""
         if not len(question.history_keys):
             return [None] * len(places)
-        causes = pool.because[places]
-        keys = question.history_keys[causes].tolist()
+        causes = pool.because.take(places)
+        keys = question.history_keys.take(causes, mode="wrap").tolist()  # -1, which is nobody, reads the last one
         items, _ = await self._selector.items(keys, timeout_s=run.for_rest_s())
         return [item if cause >= 0 else None for item, cause in zip(items, causes.tolist(), strict=True)]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hot_path_api.application.catalogue import Catalogue
+from hot_path_api.domain.candidates import Places
 from hot_path_api.domain.diversity import diversify
 from hot_path_api.domain.items import Item
 from servicekit.arrays import Floats, Keys
@@ -89,7 +90,7 @@ class Selector:
     async def _take(
         self,
         keys: Keys,
-        order: "np.ndarray[tuple[int, ...], np.dtype[np.intp]]",
+        order: Places,
         want: int,
         conditions: Conditions,
         timeout_s: float,
@@ -99,7 +100,7 @@ class Selector:
         now_ms = self._clock.now_ms()
         while begin < len(order):
             part = order[begin : begin + size]
-            part_keys = keys[part]
+            part_keys = keys.take(part)
             if conditions.excluded is not None and len(conditions.excluded):
                 allowed = ~(part_keys[:, np.newaxis] == conditions.excluded).any(axis=1)
                 part, part_keys = part[allowed], part_keys[allowed]

@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from servicekit.arrays import Floats, Ints, Keys
 from servicekit.filters import Filter
+
+Places = npt.NDArray[np.intp]
+"""Places in arrays."""
 
 CONTENT_SOURCES = ("content", "nearest")
 RETRIEVAL_SOURCES = ("cooccurrence", "transition", *CONTENT_SOURCES)
@@ -95,11 +99,11 @@ def join(pool: Candidates, other: Candidates) -> Candidates:
     keys = other.keys[order]
     places = keys.searchsorted(pool.keys)
     places[places == len(keys)] = 0
-    found = keys[places] == pool.keys
+    found = keys.take(places) == pool.keys
     own = len(pool.names)
     features = np.empty((own + len(other.names), len(pool.keys)), np.float32)
     features[:own] = pool.features
-    np.multiply(other.features[:, order[places]], found, out=features[own:])
+    np.multiply(other.features.take(order.take(places), axis=1), found, out=features[own:])
     return Candidates(
         keys=pool.keys,
         names=pool.names + other.names,
