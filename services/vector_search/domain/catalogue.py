@@ -108,7 +108,7 @@ class Catalogue:
     def knows(self, key: int) -> bool:
         """Tell whether anything was ever said about the item, be it that it was deleted."""
         number = self.numbering.find_one(key)
-        return number >= 0 and (number < self.version_count or number in self._fields)
+        return number >= 0 and bool(self._updated[number] != ALWAYS_MS)
 
     def put(self, item: ItemState) -> bool:
         """Enter an item's state; an older one than what is known changes nothing and gives False."""
@@ -159,12 +159,12 @@ class Catalogue:
         self._masks.move_to_end(conditions)
         return kept.mask
 
-    def admits(self, key: int, conditions: Filter) -> bool:
-        """Tell whether an item may be recommended under a filter; one that we never heard of may."""
-        number = self.numbering.find_one(key)
-        if number < 0 or (number >= self.version_count and number not in self._fields):
-            return True
-        return bool(self.available()[number] and self.passing(conditions)[number])
+    def admitted(self, keys: Keys, conditions: Filter) -> npt.NDArray[np.bool_]:
+        """Tell for each of some stored items whether it may be recommended; one that we never heard of may."""
+        numbers = self.numbering.find(keys)
+        heard_of = (numbers >= 0) & (self._updated[numbers] != ALWAYS_MS)
+        allowed = (self.available() & self.passing(conditions))[numbers] != 0
+        return ~heard_of | allowed
 
     def _is_news(self, number: int, at_ms: int) -> bool:
         """Of two changes at the same moment the one that comes later counts; the version holds its own already."""

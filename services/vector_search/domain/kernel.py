@@ -246,7 +246,7 @@ def retrieve(model: Model, users: Users, scratch: Scratch, found: Found) -> None
     for user in range(len(users.limits)):
         begin = users.starts[user]
         end = users.starts[user + 1]
-        _share_positions(users.ages_s[begin:end], positions[begin:end])
+        share_positions(users.ages_s[begin:end], positions[begin:end])
         marks = _bar(users, user, scratch)
         marks, found.known[user] = _accumulate(model, users, user, positions, scratch, marks, found.vectors[user])
         count = _select(model, users, user, scratch, marks, found.numbers[user], found.scores[user])
@@ -265,7 +265,7 @@ def retrieve(model: Model, users: Users, scratch: Scratch, found: Found) -> None
 
 
 @_compiled
-def _share_positions(ages_s: Any, positions: Any) -> None:
+def share_positions(ages_s: Any, positions: Any) -> None:
     """Number the history from 0 for the newest; what was touched at the same moment shares the mean position."""
     first = 0
     for i in range(len(ages_s)):

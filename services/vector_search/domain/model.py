@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from servicekit.arrays import Floats
+from servicekit.arrays import Floats, Keys
 from servicekit.errors import FailedPreconditionError
 from vector_search.domain.catalogue import NO_ITEMS, VersionItems
 from vector_search.domain.tables import NO_TABLE, ItemTable, SourceParameters
@@ -70,8 +70,10 @@ class ModelVersion:
     """[items] each: what travels as features."""
     encoder: str = ""
     """The model id of the text encoder; empty when the version has no content vectors."""
-    nearest_weight: float = 1.0
-    nearest_scale: float = 1.0
+    content_keys: Keys = field(default_factory=lambda: NO_ITEMS.keys)
+    """[vectors]: the items that have a content vector."""
+    content_vectors: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    """[vectors, dimensions]."""
     trained_at_ms: int = 0
     log_position: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     """By topic and partition, the next offset whose record the version does not know."""
@@ -81,6 +83,11 @@ class ModelVersion:
     def feature_names(self) -> tuple[str, ...]:
         """The rows of a features matrix."""
         return (*(source.name for source in self.sources), NEAREST, FACTORS, *self.columns)
+
+    @cached_property
+    def share_names(self) -> tuple[str, ...]:
+        """The rows of a features matrix that are shares of sources."""
+        return self.feature_names[: len(self.sources) + 1]
 
     @cached_property
     def content_source(self) -> int:

@@ -64,11 +64,25 @@ class Overlay:
         others, near = np.array(neighbours, np.int32), np.array(weights, np.float32)
         self._used = add_edges(*self.edges, self._used, item, others, near)
         if self._used - self._grouped > max(self._grouped, _WORTH_GROUPING):
-            self._move(len(self.edges.heads), len(self.edges.targets))
+            self.regroup()
+
+    def regroup(self) -> None:
+        """Lay the edges of each row together and forget the dead ones."""
+        self._move(len(self.edges.heads), len(self.edges.targets))
 
     def unlink(self, item: int) -> None:
         """Take back what was linked for an item; what others linked it with stays."""
         self._dead += cut_edges(*self.edges, item)
+
+    def row(self, item: int) -> tuple[Ints, Floats]:
+        """Give the items that an item is linked with, and the weights."""
+        edges, found = self.edges, []
+        edge = int(edges.heads[item]) if item < len(edges.heads) else -1
+        while edge >= 0:
+            found.append(edge)
+            edge = int(edges.next_edges[edge])
+        living = [each for each in found if edges.weights[each] != 0.0]
+        return edges.targets[living], edges.weights[living]
 
     def _move(self, capacity: int, room: int) -> None:
         moved = _empty(capacity, room)

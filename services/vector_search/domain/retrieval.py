@@ -1,6 +1,6 @@
 """Turns users' histories into candidates by one call of the kernel for each filter in a batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,8 +9,8 @@ import numpy.typing as npt
 from servicekit.arrays import Floats, Ints, Keys
 from servicekit.filters import Filter
 from vector_search.domain.catalogue import Catalogue
-from vector_search.domain.kernel import DIMENSIONS, Found, Model, Scratch, Users, retrieve
-from vector_search.domain.model import ModelVersion
+from vector_search.domain.kernel import DIMENSIONS, Found, Model, Scratch, Users, retrieve, share_positions
+from vector_search.domain.model import CONTENT, ModelVersion
 from vector_search.domain.overlay import Overlay
 
 FRESH_SHARE = 0.1
@@ -142,6 +142,34 @@ class Retriever:
     def retrieve(self, queries: Sequence[UserQuery]) -> list[Candidates]:
         """Answer queries in their order, in this thread."""
         return run_batches(self.prepare(queries))
+
+    def describe(self, keys: Keys, vector: Floats) -> Floats:
+        """Give the rows `factors` and item columns of a features matrix for some items."""
+        rows = np.zeros((1 + len(self._columns), len(keys)), np.float32)
+        numbers = self._catalogue.numbering.find(keys)
+        known = (numbers >= 0) & (numbers < self._catalogue.version_count)
+        if len(self.version.factors.items):
+            rows[0, known] = self.version.factors.items[numbers[known]] @ vector
+        rows[1:, known] = self._columns[:, numbers[known]]
+        return rows
+
+    def rows(self, query: UserQuery) -> Iterator[tuple[int, str, Keys, Floats]]:
+        """Give for each history item and source the items it speaks for and the share that each gets from it."""
+        numbers = self._catalogue.numbering.find(query.history_keys)
+        shared = np.empty(len(numbers), np.float32)
+        share_positions(np.array(query.ages_s, np.float32), shared)
+        keys = self._catalogue.numbering.keys
+        for place, (number, history_key) in enumerate(zip(numbers.tolist(), query.history_keys.tolist(), strict=True)):
+            gap_s = float(query.ages_s[place] - query.ages_s[0])
+            for source in self.version.sources:
+                pull = source.parameters.pull(float(query.strengths[place]), place, float(shared[place]), gap_s)
+                if number < 0 or pull == 0.0:
+                    continue
+                neighbours, weights = source.table.row(number)
+                yield history_key, source.name, keys[neighbours], np.float32(pull) * weights
+                if source.name == CONTENT:
+                    neighbours, weights = self._overlay.row(number)
+                    yield history_key, source.name, keys[neighbours], np.float32(pull) * weights
 
     def weights_of(self, query: UserQuery) -> Floats:
         """Give the multiplier of each source for a query."""

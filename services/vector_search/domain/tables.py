@@ -33,6 +33,17 @@ class SourceParameters:
     max_history: int | None = None
     """How many of the newest items are looked at; None: all."""
 
+    def pull(self, strength: float, index: int, shared_position: float, gap_s: float) -> float:
+        """Give what one history item counts for, as the kernel computes it."""
+        if self.max_history is not None and index >= self.max_history:
+            return 0.0
+        pull = strength * self.scale
+        if self.half_life_items:
+            pull *= 0.5 ** ((shared_position if self.ties_share_position else index) / self.half_life_items)
+        if self.half_life_s:
+            pull *= self.time_floor + (1.0 - self.time_floor) * 0.5 ** (gap_s / self.half_life_s)
+        return float(pull)
+
     def as_row(self) -> list[float]:
         """Give the kernel's row of parameters."""
         return [

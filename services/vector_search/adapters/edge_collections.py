@@ -1,0 +1,102 @@
+"""The collections of all tenants as folders of qdrant-edge shards."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterable, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from servicekit.errors import NotFoundError
+from vector_search.adapters import edge_folder
+from vector_search.adapters.edge_build import build
+from vector_search.adapters.edge_index import EdgeVectorIndex
+from vector_search.adapters.folders import folder_name, replace_file
+from vector_search.domain.dense import DenseIndex, Points, Space
+from vector_search.domain.ports import Collection
+
+_CURRENT = "content.json"
+
+
+class EdgeDenseStore:
+    """A DenseStore in a folder of this machine, which one process at a time may have open.
+
+    Args:
+        root: Holds a folder for each tenant, and that one for each collection.
+        build_timeout_s: How long making one collection may take.
+    """
+
+    def __init__(self, root: Path, *, build_timeout_s: float) -> None:
+        self._root = root
+        self._build_timeout_s = build_timeout_s
+        self._opened: dict[Path, EdgeVectorIndex] = {}
+        self._lock = asyncio.Lock()
+        for tenant in root.iterdir() if root.is_dir() else ():
+            edge_folder.sweep(tenant)
+
+    async def tenants(self) -> Sequence[str]:
+        """Give the tenants that have collections."""
+        return sorted(unquote(folder.name) for folder in self._root.iterdir()) if self._root.is_dir() else []
+
+    async def current(self, tenant: str) -> Sequence[Collection]:
+        """Give the content collections that count."""
+        try:
+            stored = json.loads((self._folder(tenant) / _CURRENT).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return []
+        return [Collection(each["name"], each["model_id"]) for each in stored]
+
+    async def set_current(self, tenant: str, collections: Sequence[Collection]) -> None:
+        """Say which content collections count."""
+        content = json.dumps([{"name": each.name, "model_id": each.model_id} for each in collections])
+        await asyncio.to_thread(replace_file, self._folder(tenant) / _CURRENT, content)
+
+    async def names(self, tenant: str) -> Sequence[str]:
+        """Give the complete collections."""
+        folder = self._folder(tenant)
+        return sorted(path.parent.name for path in folder.glob("*/index.json") if edge_folder.BUILDING not in path.parent.name)
+
+    async def open(self, tenant: str, name: str) -> DenseIndex:
+        """Open a complete collection; a second time gives the same."""
+        folder = self._folder(tenant) / name
+        async with self._lock:
+            if folder not in self._opened:
+                form = edge_folder.read_form(folder)
+                if form is None:
+                    raise NotFoundError(f"tenant {tenant} has no collection {name}")
+                self._opened[folder] = await EdgeVectorIndex.open(folder, form.space)
+            return self._opened[folder]
+
+    async def create(self, tenant: str, name: str, space: Space) -> DenseIndex:
+        """Make an empty collection."""
+        folder = self._folder(tenant) / name
+        async with self._lock:
+            self._opened[folder] = await EdgeVectorIndex.open(folder, space)
+            return self._opened[folder]
+
+    async def build(self, tenant: str, name: str, space: Space, pages: AsyncIterable[Points]) -> DenseIndex:
+        """Make an indexed collection."""
+        await self.drop(tenant, name)
+        await build(self._folder(tenant) / name, space, pages, timeout_s=self._build_timeout_s)
+        return await self.open(tenant, name)
+
+    async def drop(self, tenant: str, name: str) -> None:
+        """Close and remove a collection."""
+        folder = self._folder(tenant) / name
+        async with self._lock:
+            opened = self._opened.pop(folder, None)
+            if opened is not None:
+                await opened.close()
+            if folder.is_dir():
+                doomed = folder.with_name(f"{name}{edge_folder.BUILDING}dropped")
+                folder.rename(doomed)  # in one step, so that nobody takes a half of it for whole
+                await asyncio.to_thread(shutil.rmtree, doomed)
+
+    async def close(self) -> None:
+        """Close everything that was opened."""
+        async with self._lock:
+            while self._opened:
+                await self._opened.popitem()[1].close()
+
+    def _folder(self, tenant: str) -> Path:
+        return self._root / folder_name(tenant)

@@ -1,0 +1,198 @@
+"""Reads the model versions that gpu_worker leaves in a folder; only maps them, and never writes there."""
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import numpy.typing as npt
+
+from recommendation.common.v1 import common_pb2
+from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from vector_search.adapters.folders import folder_name
+from vector_search.convert import fields_of, item_from_message
+from vector_search.domain.catalogue import ALWAYS_MS, NEVER_MS, VersionItems
+from vector_search.domain.columns import MemoryColumns, build_columns
+from vector_search.domain.items import Fields, ItemState
+from vector_search.domain.model import CONTENT, NO_FACTORS, UNTRAINED, Factors, ModelVersion, Source
+from vector_search.domain.tables import NO_TABLE, ItemTable, SourceParameters
+
+_FORMAT = 1
+_CHUNK = 1 << 20
+
+
+def folder_of_url(url: str) -> Path:
+    """Give the folder of `file:///ABSOLUTE_FOLDER`.
+
+    Raises:
+        InvalidArgumentError: It is another kind of URL.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
+        raise InvalidArgumentError(f"model_store_url {url!r} is not file:///ABSOLUTE_FOLDER", field="model_store_url")
+    return Path(unquote(parts.path))
+
+
+class FolderModelStore:
+    """A ModelStore in a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def tenants(self) -> Sequence[str]:
+        """Give the tenants that have versions."""
+        return sorted(unquote(path.name) for path in self._root.iterdir()) if self._root.is_dir() else []
+
+    async def active(self, tenant: str) -> str:
+        """Give the version that shall serve."""
+        try:
+            text = (self._root / folder_name(tenant) / "active.json").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+        return str(json.loads(text)["version"])
+
+    async def load(self, tenant: str, version: str, *, verify: bool) -> ModelVersion:
+        """Map a version."""
+        return await asyncio.to_thread(self._load, tenant, version, verify)
+
+    def fields(self, tenant: str, version: str) -> Iterator[Fields]:
+        """Give the fields of a version's items by item number."""
+        return (fields_of(message) for message in _items(self._folder(tenant, version) / "items.bin"))
+
+    def _folder(self, tenant: str, version: str) -> Path:
+        folder = self._root / folder_name(tenant) / version
+        if not version or version.startswith(".") or "/" in version or not (folder / "manifest.json").is_file():
+            raise NotFoundError(f"tenant {tenant} has no model version {version}", field="version")
+        return folder
+
+    def _load(self, tenant: str, version: str, verify: bool) -> ModelVersion:
+        folder = self._folder(tenant, version)
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            if manifest["format"] != _FORMAT:
+                raise FailedPreconditionError(f"version {version} has the format {manifest['format']}, we read 1")
+            if verify:
+                _compare_checksums(folder, manifest["checksums"])
+            model = _read(folder, manifest)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FailedPreconditionError(f"version {version} of {tenant} cannot be read: {error!r}") from error
+        model.verify()
+        return model
+
+
+def _compare_checksums(folder: Path, checksums: Mapping[str, str]) -> None:
+    for name, expected in checksums.items():
+        digest = sha256()
+        with (folder / name).open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        if digest.hexdigest() != expected:
+            raise FailedPreconditionError(f"{name} of version {folder.name} does not have its checksum: it is damaged")
+
+
+def _read(folder: Path, manifest: Mapping[str, Any]) -> ModelVersion:
+    keys = np.array(_array(folder, "item_keys"), np.int64)
+    items = _version_items(keys, folder / "items.bin")
+    sources = [_source(folder, name, described) for name, described in manifest["sources"].items()]
+    if CONTENT not in manifest["sources"]:
+        sources.append(Source(CONTENT, NO_TABLE, UNTRAINED))
+    has_vectors = (folder / "content_vectors.npy").exists()
+    return ModelVersion(
+        name=manifest["version"],
+        items=items,
+        sources=tuple(sources),
+        factors=_factors(folder, manifest["factors"]) if manifest.get("factors") else NO_FACTORS,
+        columns={name: np.array(_array(folder, name), np.float32) for name in manifest.get("item_columns", ())},
+        encoder=manifest.get("encoder", {}).get("model_id", "") if has_vectors else "",
+        content_keys=_array(folder, "content_keys") if has_vectors else np.empty(0, np.int64),
+        content_vectors=_array(folder, "content_vectors") if has_vectors else np.empty((0, 0), np.float32),
+        trained_at_ms=manifest["trained_at_ms"],
+        log_position={
+            topic: {int(partition): offset for partition, offset in offsets.items()}
+            for topic, offsets in manifest["log_position"].items()
+        },
+        serving_json=json.dumps(manifest["serving"]),
+    )
+
+
+def _array(folder: Path, name: str) -> npt.NDArray[Any]:
+    # A plain array over the same memory: numpy's memmap class slows every small operation down.
+    return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+
+
+def _source(folder: Path, name: str, described: Mapping[str, Any]) -> Source:
+    table = described.get("table", name)
+    return Source(
+        name,
+        ItemTable(*(_array(folder, f"{table}.{part}") for part in ("indptr", "indices", "weights"))),
+        _parameters(described),
+        float(described.get("retrieval_weight", 1.0)),
+    )
+
+
+def _factors(folder: Path, described: Mapping[str, Any]) -> Factors:
+    return Factors(_array(folder, "fold_in"), _array(folder, "factors"), _parameters(described))
+
+
+def _parameters(described: Mapping[str, Any]) -> SourceParameters:
+    return SourceParameters(
+        scale=float(described.get("scale", 1.0)),
+        half_life_items=described.get("half_life_items"),
+        ties_share_position=bool(described.get("ties_share_position", False)),
+        half_life_s=described.get("half_life_s"),
+        time_floor=float(described.get("time_floor", 0.0)),
+        max_history=described.get("max_history"),
+    )
+
+
+def _version_items(keys: npt.NDArray[np.int64], path: Path) -> VersionItems:
+    count = len(keys)
+    updated = np.zeros(count, np.int64)
+    hidden = np.zeros(count, np.uint8)
+    opens = np.full(count, ALWAYS_MS, np.int64)
+    closes = np.full(count, NEVER_MS, np.int64)
+
+    def states() -> Iterator[ItemState]:
+        for number, message in enumerate(_items(path)):
+            item = item_from_message(message)
+            if number >= count or item.key != keys[number]:
+                raise FailedPreconditionError(f"items.bin does not follow item_keys at {number}")
+            updated[number] = item.updated_at_ms
+            hidden[number] = item.hidden
+            opens[number] = ALWAYS_MS if item.available_from_ms is None else item.available_from_ms
+            closes[number] = NEVER_MS if item.available_until_ms is None else item.available_until_ms
+            yield item
+
+    seen = 0
+
+    def counted() -> Iterator[Fields]:
+        nonlocal seen
+        for item in states():
+            seen += 1
+            yield item.fields
+
+    columns = build_columns(counted())
+    if seen != count:
+        raise FailedPreconditionError(f"items.bin has {seen} items, item_keys {count}")
+    return VersionItems(keys, updated, hidden, opens, closes, MemoryColumns(columns, count))
+
+
+def _items(path: Path) -> Iterator[common_pb2.Item]:
+    """Read length-delimited messages."""
+    content = memoryview(path.read_bytes())
+    place = 0
+    while place < len(content):
+        length = shift = 0
+        while True:
+            byte = content[place]
+            place += 1
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        yield common_pb2.Item.FromString(content[place : place + length])
+        place += length

@@ -1,0 +1,227 @@
+"""Content vectors written, looked up, exported and searched."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from servicekit.arrays import Floats, Keys
+from servicekit.errors import InvalidArgumentError, NotFoundError, ServiceError
+from servicekit.filters import Filter
+from vector_search.application.content import ContentVectors
+from vector_search.application.search import search_open
+from vector_search.application.tenants import Tenants
+from vector_search.domain.dense import (
+    DenseIndex,
+    Distance,
+    Mark,
+    Neighbours,
+    Payload,
+    Points,
+    Space,
+    check_attributes,
+    nothing_near,
+)
+from vector_search.domain.items import ItemState
+from vector_search.domain.recall import RecallReport, measure_recall
+
+MAX_DIMENSIONS = 4_096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """An item with its vector, or without one when only what it is filtered by has changed."""
+
+    item: ItemState
+    vector: Floats | None
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VectorQuery:
+    """Whose neighbours are wanted."""
+
+    vector: Floats
+    limit: int
+    conditions: Filter = ()
+    exact: bool = False
+
+
+class Embeddings:
+    """The content vectors and the factors of each tenant."""
+
+    def __init__(self, tenants: Tenants, content: ContentVectors) -> None:
+        self._tenants = tenants
+        self._content = content
+
+    async def upsert(
+        self, tenant: str, embeddings: Sequence[Embedding], *, neighbours: int
+    ) -> list[Neighbours | ServiceError]:
+        """Store embeddings of one tenant and give each one's nearest other items.
+
+        An embedding without a vector keeps the stored one; one that is refused does not concern the others.
+        """
+        outcomes: list[Neighbours | ServiceError] = [self._check(tenant, each) or nothing_near() for each in embeddings]
+        good = [place for place, outcome in enumerate(outcomes) if not isinstance(outcome, ServiceError)]
+        for place in good:
+            for serving in self._tenants.get(tenant).all():
+                serving.put(embeddings[place].item)
+        by_encoder: dict[str, list[int]] = {}
+        for place in good:
+            if embeddings[place].vector is not None:
+                by_encoder.setdefault(embeddings[place].mark.model_id, []).append(place)
+        for model_id, places in by_encoder.items():
+            await self._content.write(tenant, model_id, _points([embeddings[place] for place in places]))
+        kept = [embeddings[place].item for place in good if embeddings[place].vector is None]
+        if kept:
+            keys = np.array([item.key for item in kept], np.int64)
+            await self._content.set_attributes(tenant, keys, [item.fields for item in kept])
+        await self._tell_factors(tenant, [embeddings[place].item for place in good])
+        if neighbours:
+            await self._add_neighbours(tenant, embeddings, good, outcomes, neighbours)
+        return outcomes
+
+    async def delete(self, tenant: str, keys: Keys, *, at_ms: int) -> None:
+        """Remove items from every collection and overlay."""
+        for key in keys.tolist():
+            for serving in self._tenants.get(tenant).all():
+                serving.catalogue.remove(key, at_ms)
+        await self._content.delete(tenant, keys)
+        for serving in self._tenants.get(tenant).all():
+            if serving.factors is not None:
+                await serving.factors.delete(keys)
+
+    async def marks(self, tenant: str, keys: Keys) -> list[Mark]:
+        """Give which embedding each item has; empty marks where there is none."""
+        async with self._content.reading(tenant, self._encoder(tenant)) as index:
+            if index is None:
+                return [Mark()] * len(keys)
+            return [mark or Mark() for mark in await index.marks(keys)]
+
+    async def export(self, tenant: str, page_size: int) -> AsyncIterator[Points]:
+        """Give all content vectors in pages, by key."""
+        async with self._content.reading(tenant, self._encoder(tenant)) as index:
+            if index is not None:
+                async for points in index.scroll(page_size):
+                    yield points
+
+    async def count(self, tenant: str) -> int:
+        """Give how many content vectors are stored."""
+        async with self._content.reading(tenant, self._encoder(tenant)) as index:
+            return 0 if index is None else await index.count()
+
+    async def search(
+        self, tenant: str, queries: Sequence[VectorQuery], *, in_factors: bool
+    ) -> list[Neighbours | ServiceError]:
+        """Give the nearest items that may be recommended to each vector."""
+        catalogue = self._tenants.get(tenant).active.catalogue
+        outcomes: list[Neighbours | ServiceError] = []
+        async with self._reading(tenant, in_factors=in_factors) as index:
+            for query in queries:
+                try:
+                    outcomes.append(
+                        nothing_near()
+                        if index is None
+                        else await search_open(
+                            index,
+                            catalogue,
+                            query.vector,
+                            limit=query.limit,
+                            conditions=query.conditions,
+                            exact=query.exact,
+                        )
+                    )
+                except InvalidArgumentError as error:
+                    outcomes.append(error)
+        return outcomes
+
+    async def measure(
+        self, tenant: str, *, in_factors: bool, k: int, samples: int, selectivities: Sequence[float], seed: int
+    ) -> RecallReport:
+        """Compare the search of a collection with exact search.
+
+        Raises:
+            NotFoundError: The tenant has no such collection.
+            InvalidArgumentError: A number is out of range.
+        """
+        async with self._reading(tenant, in_factors=in_factors) as index:
+            if index is None:
+                raise NotFoundError(f"tenant {tenant} has no such vectors", field="collection")
+            return await measure_recall(index, k=k, samples=samples, selectivities=selectivities, seed=seed)
+
+    def _check(self, tenant: str, embedding: Embedding) -> InvalidArgumentError | None:
+        """Give what is wrong with an embedding, since one bad vector would spoil the whole collection."""
+        vector = embedding.vector
+        try:
+            check_attributes([embedding.item.fields])
+            if vector is not None:
+                if not 1 <= len(vector) <= MAX_DIMENSIONS:
+                    raise InvalidArgumentError(f"a vector has 1 to {MAX_DIMENSIONS} numbers", field="vector")
+                model_id = embedding.mark.model_id
+                stored = next((each for each in self._content.all(tenant) if each.model_id == model_id), None)
+                space = stored.index.space if stored else Space(len(vector), Distance.COSINE)
+                space.check_points(_points([embedding]))
+        except InvalidArgumentError as error:
+            return error
+        return None
+
+    async def _add_neighbours(
+        self,
+        tenant: str,
+        embeddings: Sequence[Embedding],
+        good: Sequence[int],
+        outcomes: list[Neighbours | ServiceError],
+        count: int,
+    ) -> None:
+        for model_id in {embeddings[place].mark.model_id for place in good}:
+            places = [place for place in good if embeddings[place].mark.model_id == model_id]
+            async with self._content.reading(tenant, model_id) as index:
+                if index is None:
+                    continue
+                keys = np.array([embeddings[place].item.key for place in places], np.int64)
+                there, vectors = await index.vectors(keys)
+                stored = dict(zip(there.tolist(), vectors, strict=True))
+                asked = [place for place in places if embeddings[place].item.key in stored]
+                if not asked:
+                    continue
+                found = await index.search(
+                    np.array([stored[embeddings[place].item.key] for place in asked], np.float32),
+                    limit=count,
+                    exclude=[np.array([embeddings[place].item.key], np.int64) for place in asked],
+                )
+                for place, neighbours in zip(asked, found, strict=True):
+                    outcomes[place] = neighbours
+
+    async def _tell_factors(self, tenant: str, items: Sequence[ItemState]) -> None:
+        keys = np.array([item.key for item in items], np.int64)
+        for serving in self._tenants.get(tenant).all():
+            if serving.factors is not None and len(keys):
+                await serving.factors.set_attributes(keys, [item.fields for item in items])
+
+    def _encoder(self, tenant: str) -> str:
+        return self._tenants.get(tenant).active.version.encoder
+
+    @asynccontextmanager
+    async def _reading(self, tenant: str, *, in_factors: bool) -> AsyncIterator[DenseIndex | None]:
+        if in_factors:
+            yield self._tenants.get(tenant).active.factors
+            return
+        async with self._content.reading(tenant, self._encoder(tenant)) as index:
+            yield index
+
+
+def _points(embeddings: Sequence[Embedding]) -> Points:
+    """Give embeddings of one size as points.
+
+    Raises:
+        InvalidArgumentError: Their vectors are of different sizes.
+    """
+    vectors = [embedding.vector for embedding in embeddings if embedding.vector is not None]
+    if len({len(vector) for vector in vectors}) > 1:
+        raise InvalidArgumentError("the vectors of one encoder are of different sizes", field="vector")
+    return Points(
+        np.array([embedding.item.key for embedding in embeddings], np.int64),
+        np.array(vectors, np.float32),
+        [Payload(embedding.item.fields, embedding.mark) for embedding in embeddings],
+    )

@@ -1,0 +1,123 @@
+"""Candidates, similar items and explanations: the tables first, the dense index where they say too little."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from servicekit.arrays import Keys
+from servicekit.deadline import remaining_s
+from servicekit.errors import NotFoundError, ServiceError
+from servicekit.filters import Filter
+from servicekit.metrics import VECTOR_SEARCH_LATENCY
+from vector_search.application.content import ContentVectors
+from vector_search.application.search import search_open
+from vector_search.application.tenants import Serving, Tenants
+from vector_search.domain.explanation import Contribution, explain
+from vector_search.domain.nearest import add_nearest, wanted_vector, wants_nearest
+from vector_search.domain.retrieval import Candidates, UserQuery, run_batches
+
+_LEAST_S = 0.015  # with less time left, the dense index is not asked
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SimilarQuery:
+    """Which item's neighbours are wanted."""
+
+    key: int
+    limit: int
+    conditions: Filter = ()
+    source_weights: dict[str, float] | None = None
+
+
+class Retrieval:
+    """Answers batches of queries; the kernel runs in threads of its own, so that the event loop stays free."""
+
+    def __init__(self, tenants: Tenants, content: ContentVectors, *, threads: int = 1) -> None:
+        self._tenants = tenants
+        self._content = content
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kernel")
+
+    async def retrieve(self, tenant: str, queries: Sequence[UserQuery]) -> list[Candidates]:
+        """Give the candidates of many users of one tenant."""
+        serving = self._tenants.get(tenant).active
+        batches = serving.retriever.prepare(queries)
+        with VECTOR_SEARCH_LATENCY.time():
+            answers = await asyncio.get_running_loop().run_in_executor(self._pool, run_batches, batches)
+        poor = [place for place, query in enumerate(queries) if wants_nearest(query, answers[place])]
+        if poor and remaining_s() > _LEAST_S:
+            await self._add_nearest(tenant, serving, queries, answers, poor)
+        return answers
+
+    async def similar(self, tenant: str, queries: Sequence[SimilarQuery]) -> list[Candidates | ServiceError]:
+        """Give the items similar to some, by the tables and by the dense index where these do not know the item."""
+        serving = self._tenants.get(tenant).active
+        unknown = {query.key for query in queries if not serving.catalogue.has(query.key)}
+        unknown -= await self._stored(tenant, serving, unknown)
+        asked = [
+            UserQuery(
+                np.array([query.key], np.int64),
+                np.ones(1, np.float32),
+                np.zeros(1, np.float32),
+                query.limit,
+                conditions=query.conditions,
+                source_weights=query.source_weights,
+            )
+            for query in queries
+            if query.key not in unknown
+        ]
+        answers = iter(await self.retrieve(tenant, asked) if asked else ())
+        return [
+            NotFoundError(f"item {query.key} is not known", field="item_key") if query.key in unknown else next(answers)
+            for query in queries
+        ]
+
+    async def explain(
+        self, tenant: str, query: UserQuery, keys: Keys, *, limit: int
+    ) -> list[Contribution]:
+        """Give for each of the items which history items gave most to its score, through which source."""
+        serving = self._tenants.get(tenant).active
+        return await asyncio.get_running_loop().run_in_executor(
+            self._pool, lambda: explain(serving.retriever, query, keys, limit=limit)
+        )
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    async def _stored(self, tenant: str, serving: Serving, keys: set[int]) -> set[int]:
+        """Give those of the keys that have a vector although the catalogue does not know them."""
+        async with self._content.reading(tenant, serving.version.encoder) as index:
+            if index is None or not keys:
+                return set()
+            found, _ = await index.vectors(np.array(sorted(keys), np.int64))
+            return {key for key in found.tolist() if not serving.catalogue.knows(key)}
+
+    async def _add_nearest(
+        self,
+        tenant: str,
+        serving: Serving,
+        queries: Sequence[UserQuery],
+        answers: list[Candidates],
+        poor: Sequence[int],
+    ) -> None:
+        async with self._content.reading(tenant, serving.version.encoder) as index:
+            if index is None:
+                return
+            wanted = np.unique(np.concatenate([queries[place].history_keys for place in poor]))
+            keys, vectors = await index.vectors(wanted)
+            stored = dict(zip(keys.tolist(), vectors, strict=True))
+            for place in poor:
+                query = queries[place]
+                vector = wanted_vector(query, stored)
+                if vector is None:
+                    continue
+                barred = query.exclude_keys if query.include_history else np.concatenate(
+                    [query.exclude_keys, query.history_keys]
+                )
+                found = await search_open(
+                    index, serving.catalogue, vector, limit=query.limit, conditions=query.conditions, exclude=barred
+                )
+                answers[place] = add_nearest(serving.retriever, query, answers[place], found)

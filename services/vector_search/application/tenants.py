@@ -1,0 +1,104 @@
+"""What is served to each tenant: versions with their catalogues and overlays, and how changes reach all of them."""
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+
+from servicekit.clock import Clock
+from vector_search.domain.catalogue import Catalogue
+from vector_search.domain.changes import Change, ItemDeleted, ItemEmbedded, ItemPut
+from vector_search.domain.dense import DenseIndex
+from vector_search.domain.items import ItemState
+from vector_search.domain.model import UNTRAINED_MODEL, ModelVersion
+from vector_search.domain.overlay import Overlay
+from vector_search.domain.retrieval import Retriever
+
+NEIGHBOURS = 100
+"""How many of a new item's neighbours are linked with it."""
+
+
+class Serving:
+    """One version with everything that happened since it was made."""
+
+    def __init__(self, version: ModelVersion, *, clock: Clock) -> None:
+        self.version = version
+        self.catalogue = Catalogue(version.items, clock=clock)
+        self.overlay = Overlay(self.catalogue.numbering.capacity)
+        self.retriever = Retriever(version, self.catalogue, self.overlay)
+        self.factors: DenseIndex | None = None
+
+    def apply(self, change: Change) -> None:
+        """Let a change count; one that is older than what is known changes nothing."""
+        match change:
+            case ItemPut(_, item):
+                self.put(item)
+            case ItemDeleted(_, key, at_ms):
+                self.catalogue.remove(key, at_ms)
+                self._keep_up()
+            case ItemEmbedded():
+                self.put(change.item)
+                self._link(change)
+
+    def put(self, item: ItemState) -> None:
+        """Let an item's state count."""
+        self.catalogue.put(item)
+        self._keep_up()
+
+    def _link(self, embedded: ItemEmbedded) -> None:
+        number = self.catalogue.number(embedded.item.key)
+        content = self.version.sources[self.version.content_source].table
+        if len(content.row(number)[0]):
+            return  # the version's own neighbours stay until the next training
+        keys = embedded.neighbour_keys[:NEIGHBOURS]
+        numbers = np.array([self.catalogue.number(key) for key in keys.tolist()], np.int32)
+        self._keep_up()
+        self.overlay.link(number, numbers, embedded.similarities[: len(keys)])
+
+    def _keep_up(self) -> None:
+        self.overlay.grow(self.catalogue.numbering.capacity)
+
+
+class Tenant:
+    """The versions of one tenant; the active one answers."""
+
+    def __init__(self, name: str, *, clock: Clock) -> None:
+        self.name = name
+        self.active = Serving(UNTRAINED_MODEL, clock=clock)
+        self.previous: Serving | None = None
+        self.building: deque[Serving] = deque()
+
+    def all(self) -> Iterator[Serving]:
+        """Give every version that must hear of changes."""
+        yield self.active
+        if self.previous is not None:
+            yield self.previous
+        yield from self.building
+
+    def apply(self, change: Change) -> None:
+        """Let a change count in every version."""
+        for serving in self.all():
+            serving.apply(change)
+
+    def switch(self, serving: Serving) -> None:
+        """Let a version answer from now on; what answered before stays for a rollback."""
+        if serving is not self.active:
+            self.previous, self.active = self.active, serving
+
+
+class Tenants:
+    """All tenants, made when they are first heard of."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tenants: dict[str, Tenant] = {}
+
+    def get(self, name: str) -> Tenant:
+        """Give a tenant."""
+        tenant = self._tenants.get(name)
+        if tenant is None:
+            tenant = self._tenants[name] = Tenant(name, clock=self._clock)
+        return tenant
+
+    def __iter__(self) -> Iterator[Tenant]:
+        return iter(self._tenants.values())

@@ -1,0 +1,188 @@
+"""Model versions: brought up beside the one that serves, verified, switched to in one step, rolled back, dropped."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from servicekit.clock import Clock
+from servicekit.errors import FailedPreconditionError, NotFoundError
+from servicekit.logs import get_logger
+from vector_search.application.content import ContentVectors
+from vector_search.application.tenants import Serving, Tenant, Tenants
+from vector_search.domain.dense import DenseIndex, Distance, Mark, Payload, Points, Space
+from vector_search.domain.model import ModelVersion
+from vector_search.domain.ports import DenseStore, ModelStore, Tail
+from vector_search.domain.recall import measure_recall
+
+_PAGE = 1_000
+_SAMPLES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """What an activation did."""
+
+    previous: str
+    recall_at_10: float
+
+
+class Versions:
+    """Brings versions up; at most one at a time for each tenant."""
+
+    def __init__(
+        self,
+        tenants: Tenants,
+        *,
+        models: ModelStore,
+        dense: DenseStore,
+        content: ContentVectors,
+        tail: Tail,
+        clock: Clock,
+        least_recall: float,
+    ) -> None:
+        self._tenants = tenants
+        self._models = models
+        self._dense = dense
+        self._content = content
+        self._tail = tail
+        self._clock = clock
+        self._least_recall = least_recall
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._log = get_logger(__name__)
+
+    async def start(self, tenant_name: str) -> None:
+        """Serve the version that shall serve, once at start and before changes are read; a damaged one is left out."""
+        await self._content.open(tenant_name)
+        tenant = self._tenants.get(tenant_name)
+        name = await self._models.active(tenant_name)
+        if name:
+            try:
+                version = await self._models.load(tenant_name, name, verify=False)
+            except (NotFoundError, FailedPreconditionError) as error:
+                self._log.error("the active version cannot be served", tenant=tenant_name, error=error.message)
+            else:
+                tenant.switch(Serving(version, clock=self._clock))
+                tenant.previous = None
+        held = f"factors.{tenant.active.version.name}"
+        for collection in await self._dense.names(tenant_name):
+            if collection == held:
+                tenant.active.factors = await self._dense.open(tenant_name, collection)
+            elif collection.startswith("factors."):
+                await self._dense.drop(tenant_name, collection)
+
+    async def activate(self, tenant_name: str, name: str) -> Activated:
+        """Serve a version; the one that serves goes on until the new one is verified.
+
+        Raises:
+            NotFoundError: There is no such version.
+            FailedPreconditionError: It is damaged, or its recall is too low.
+        """
+        async with self._locks.setdefault(tenant_name, asyncio.Lock()):
+            tenant = self._tenants.get(tenant_name)
+            if tenant.active.version.name == name:
+                previous = tenant.previous
+                recall = await self._recall(tenant_name, tenant.active.version)
+                return Activated(previous.version.name if previous else "", recall)
+            serving = tenant.previous
+            if serving is None or serving.version.name != name:
+                serving = await self._bring_up(tenant, name)
+            try:
+                recall = await self._recall(tenant_name, serving.version)
+                if recall < self._least_recall:
+                    raise FailedPreconditionError(
+                        f"the search of version {name} finds {recall:.3f} of the nearest, {self._least_recall} is asked for"
+                    )
+                before, leaving = tenant.active, tenant.previous
+                tenant.switch(serving)
+            finally:
+                if serving in tenant.building:
+                    tenant.building.remove(serving)
+            if leaving is not None and leaving not in {serving, before}:
+                await self._free(tenant_name, leaving)
+            self._log.info("version activated", tenant=tenant_name, version=name, recall_at_10=recall)
+            return Activated(before.version.name, recall)
+
+    async def drop(self, tenant_name: str, name: str) -> None:
+        """Free what a version holds here.
+
+        Raises:
+            FailedPreconditionError: It is the active one.
+        """
+        async with self._locks.setdefault(tenant_name, asyncio.Lock()):
+            tenant = self._tenants.get(tenant_name)
+            if tenant.active.version.name == name:
+                raise FailedPreconditionError(f"version {name} is active: activate another one first", field="version")
+            if tenant.previous is not None and tenant.previous.version.name == name:
+                leaving, tenant.previous = tenant.previous, None
+                await self._free(tenant_name, leaving)
+
+    async def _bring_up(self, tenant: Tenant, name: str) -> Serving:
+        version = await self._models.load(tenant.name, name, verify=True)
+        serving = Serving(version, clock=self._clock)
+        tenant.building.append(serving)  # from here on it hears what happens, the rest it reads
+        try:
+            async for changes in self._tail.replay(tenant.name, version.log_position):
+                for change in changes:
+                    serving.apply(change)
+                await asyncio.sleep(0)
+            await self._bring_up_content(tenant.name, version)
+            serving.factors = await self._build_factors(tenant.name, version)
+        except BaseException:
+            tenant.building.remove(serving)
+            raise
+        return serving
+
+    async def _bring_up_content(self, tenant_name: str, version: ModelVersion) -> None:
+        """Index the vectors of the version's encoder anew, with those of the version that are not there."""
+        if not version.encoder or not len(version.content_keys):
+            return
+        space = Space(version.content_vectors.shape[1], Distance.COSINE)
+        await self._content.rebuild(tenant_name, version.encoder, space, self._content_pages(tenant_name, version))
+
+    async def _build_factors(self, tenant_name: str, version: ModelVersion) -> DenseIndex | None:
+        if not len(version.factors.items):
+            return None
+        space = Space(version.factors.items.shape[1], Distance.DOT)
+        pages = self._factor_pages(tenant_name, version)
+        return await self._dense.build(tenant_name, f"factors.{version.name}", space, pages)
+
+    async def _content_pages(self, tenant_name: str, version: ModelVersion) -> AsyncIterator[Points]:
+        """Give the version's content vectors with the fields of their items; those without an item are left out."""
+        places = {int(key): place for place, key in enumerate(version.content_keys)}
+        keys, rows, payloads = [], [], []
+        mark = Mark(version.encoder, "")
+        fields = self._models.fields(tenant_name, version.name)
+        for key, item in zip(version.items.keys.tolist(), fields, strict=True):
+            if key in places:
+                keys.append(key)
+                rows.append(places[key])
+                payloads.append(Payload(item, mark))
+            if len(keys) == _PAGE:
+                yield Points(np.array(keys, np.int64), version.content_vectors[rows], payloads)
+                keys, rows, payloads = [], [], []
+        if keys:
+            yield Points(np.array(keys, np.int64), version.content_vectors[rows], payloads)
+
+    async def _factor_pages(self, tenant_name: str, version: ModelVersion) -> AsyncIterator[Points]:
+        keys = version.items.keys
+        fields = self._models.fields(tenant_name, version.name)
+        for first in range(0, len(keys), _PAGE):
+            page = keys[first : first + _PAGE]
+            payloads = [Payload(next(fields)) for _ in page]
+            yield Points(page, version.factors.items[first : first + _PAGE], payloads)
+
+    async def _recall(self, tenant_name: str, version: ModelVersion) -> float:
+        """Measure the content search; 1 when there is nothing to search."""
+        if not version.encoder:
+            return 1.0
+        async with self._content.reading(tenant_name, version.encoder) as index:
+            if index is None:
+                return 1.0
+            report = await measure_recall(index, k=10, samples=_SAMPLES, selectivities=(1.0,))
+            return report.measurements[0].recall
+
+    async def _free(self, tenant_name: str, serving: Serving) -> None:
+        await self._dense.drop(tenant_name, f"factors.{serving.version.name}")
+        serving.factors = None

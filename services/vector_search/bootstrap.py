@@ -1,0 +1,164 @@
+"""Wires vector_search and runs it until it is told to stop."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from recommendation.vector_search.v1 import vector_search_pb2_grpc as pb_grpc
+from servicekit.clock import Clock, SystemClock
+from servicekit.errors import ServiceError
+from servicekit.eventlog.open import open_event_log
+from servicekit.eventlog.port import EventLog
+from servicekit.eventlog.topics import default_specs
+from servicekit.logs import get_logger
+from servicekit.metrics import MODEL_AGE, serve_metrics
+from servicekit.rpc.server import GrpcServer
+from servicekit.tasks import BackgroundTasks
+from vector_search.adapters.edge_collections import EdgeDenseStore
+from vector_search.adapters.model_folder import FolderModelStore, folder_of_url
+from vector_search.api import SERVICE_NAME, VectorSearchServicer
+from vector_search.application.content import ContentVectors
+from vector_search.application.embeddings import Embeddings
+from vector_search.application.retrieval import Retrieval
+from vector_search.application.tenants import Tenants
+from vector_search.application.versions import Versions
+from vector_search.consumer import LogFollower, LogTail
+from vector_search.domain.changes import Change, VersionPublished
+from vector_search.domain.ports import DenseStore, ModelStore
+from vector_search.settings import VectorSearchSettings
+from vector_search.warm import warm
+
+_AGE_INTERVAL_S = 10.0
+
+
+class VectorSearch:
+    """The whole service over its collaborators; `start`, then `follow` in the background, `close` at the end."""
+
+    def __init__(
+        self,
+        *,
+        models: ModelStore,
+        dense: DenseStore,
+        log: EventLog,
+        clock: Clock,
+        kernel_threads: int = 1,
+        least_recall: float = 0.95,
+    ) -> None:
+        self._models = models
+        self._dense = dense
+        self._log = log
+        self._clock = clock
+        self.tenants = Tenants(clock)
+        content = ContentVectors(dense)
+        self.retrieval = Retrieval(self.tenants, content, threads=kernel_threads)
+        self.embeddings = Embeddings(self.tenants, content)
+        self.versions = Versions(
+            self.tenants,
+            models=models,
+            dense=dense,
+            content=content,
+            tail=LogTail(log),
+            clock=clock,
+            least_recall=least_recall,
+        )
+        self.published: asyncio.Queue[VersionPublished] = asyncio.Queue()
+        self.follower: LogFollower | None = None
+
+    async def start(self) -> LogFollower:
+        """Bring up every tenant's active version and give what follows the log from there."""
+        for tenant in {*await self._models.tenants(), *await self._dense.tenants()}:
+            await self.versions.start(tenant)
+        known = {tenant.name: tenant.active.version.log_position for tenant in self.tenants}
+        self.follower = LogFollower(self._log, self._apply, known=known)
+        return self.follower
+
+    def is_ready(self) -> bool:
+        """Tell whether everything that was in the log at the start has been applied."""
+        return self.follower is not None and self.follower.caught_up.is_set()
+
+    def servicer(self) -> VectorSearchServicer:
+        """Give the RPCs."""
+        return VectorSearchServicer(
+            tenants=self.tenants,
+            retrieval=self.retrieval,
+            embeddings=self.embeddings,
+            versions=self.versions,
+            clock=self._clock,
+            ready=self.is_ready,
+        )
+
+    async def activate_published(self) -> None:
+        """Switch to versions as they are announced; one that cannot be served is told and left out."""
+        log = get_logger(__name__)
+        while True:
+            published = await self.published.get()
+            try:
+                await self.versions.activate(published.tenant, published.version)
+            except ServiceError as error:
+                log.error(  # noqa: TRY400 - said for people, no bug to trace
+                    "the published version cannot be served",
+                    tenant=published.tenant,
+                    version=published.version,
+                    error=error.message,
+                )
+
+    async def tell_age(self) -> None:
+        """Keep the metric of the oldest active model's age."""
+        while True:
+            trained = [each.active.version.trained_at_ms for each in self.tenants if each.active.version.name]
+            if trained:
+                MODEL_AGE.set((self._clock.now_ms() - min(trained)) / 1000)
+            await asyncio.sleep(_AGE_INTERVAL_S)
+
+    def close(self) -> None:
+        """End the threads."""
+        self.retrieval.close()
+
+    def _apply(self, change: Change) -> None:
+        if isinstance(change, VersionPublished):
+            self.published.put_nowait(change)
+        else:
+            self.tenants.get(change.tenant).apply(change)
+
+
+async def run(settings: VectorSearchSettings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set; ready once every active version is mapped and the log is caught up with."""
+    async with AsyncExitStack() as opened:
+        log = open_event_log(settings.event_log_url)
+        opened.push_async_callback(log.close)
+        await log.ensure_topics(default_specs())
+        dense = EdgeDenseStore(settings.data_dir / "vector_search", build_timeout_s=settings.build_timeout_s)
+        opened.push_async_callback(dense.close)
+        service = VectorSearch(
+            models=FolderModelStore(folder_of_url(settings.model_store_url)),
+            dense=dense,
+            log=log,
+            clock=SystemClock(),
+            kernel_threads=settings.kernel_threads,
+            least_recall=settings.least_recall,
+        )
+        opened.callback(service.close)
+        tasks = await opened.enter_async_context(BackgroundTasks(stop))
+        server = GrpcServer(
+            host=settings.host,
+            port=settings.grpc_port,
+            service_names=(SERVICE_NAME,),
+            register=lambda server: pb_grpc.add_VectorSearchServiceServicer_to_server(service.servicer(), server),
+            shutdown_grace_s=settings.shutdown_grace_s,
+        )
+        await opened.enter_async_context(server)
+        opened.enter_context(serve_metrics(settings.metrics_port, settings.host))
+        warm()
+        follower = await service.start()
+        tasks.start(follower.run(stop), name="log")
+        tasks.start(service.activate_published(), name="published versions")
+        tasks.start(service.tell_age(), name="model age")
+        await _first(follower.caught_up, stop)
+        server.set_serving(True)
+        await stop.wait()
+
+
+async def _first(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()

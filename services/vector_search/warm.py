@@ -1,0 +1,42 @@
+"""Compiles the kernels ahead: `python -m vector_search.warm`.
+
+What it compiles goes to numba's cache, beside the modules or in NUMBA_CACHE_DIR, from where every later start loads it.
+"""
+
+import sys
+import time
+
+import numpy as np
+
+from servicekit.clock import SystemClock
+from vector_search.domain.catalogue import Catalogue
+from vector_search.domain.items import ItemState
+from vector_search.domain.model import UNTRAINED_MODEL
+from vector_search.domain.overlay import Overlay
+from vector_search.domain.retrieval import Retriever, UserQuery
+
+
+def warm() -> None:
+    """Call every kernel once, with arrays of the types that serving uses."""
+    catalogue = Catalogue(UNTRAINED_MODEL.items, clock=SystemClock())
+    overlay = Overlay(catalogue.numbering.capacity)
+    for key in (1, 2):
+        catalogue.put(ItemState(key, {}, 0))
+    overlay.link(0, np.array([1], np.int32), np.ones(1, np.float32))
+    overlay.regroup()
+    one = np.ones(1, np.float32)
+    query = UserQuery(np.array([1]), one, one, 1)
+    retriever = Retriever(UNTRAINED_MODEL, catalogue, overlay)
+    retriever.retrieve([query])
+    list(retriever.rows(query))
+
+
+def main() -> None:
+    """Compile, and say how long it took."""
+    began = time.perf_counter()
+    warm()
+    sys.stdout.write(f"kernels compiled in {time.perf_counter() - began:.1f} s\n")
+
+
+if __name__ == "__main__":
+    main()
