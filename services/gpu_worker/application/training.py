@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -117,7 +118,8 @@ class TrainingService:
         while len(self._runs) > _REMEMBERED_RUNS:
             self._runs.popitem(last=False)
         work = self._run(training_id, hold_out=hold_out, seed=seed, activate=activate)
-        task = asyncio.create_task(work, name=f"training-{training_id}")
+        # In a context of its own: the deadline of the call that starts a run is not the run's.
+        task = asyncio.create_task(work, name=f"training-{training_id}", context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return training_id
