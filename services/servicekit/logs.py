@@ -32,7 +32,8 @@ def configure_logging(service: str, *, level: str = "INFO", format: Literal["con
         add_origin,
     ]
     rendering: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # Plain tracebacks: the fancy ones show the values of variables, keys and histories among them.
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if format == "console"
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
