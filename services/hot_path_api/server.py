@@ -48,6 +48,8 @@ class HttpServer:
                 log_config=None,
                 server_header=False,
                 timeout_graceful_shutdown=max(1, round(grace_s)),
+                # Longer than load balancers keep idle connections, so that they never send into a closed one.
+                timeout_keep_alive=75,
                 backlog=2048,
             )
         )

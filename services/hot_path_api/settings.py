@@ -34,8 +34,8 @@ class Settings(ServiceSettings):
     """Milliseconds that a list may take; what is late is left out and named in `degraded`."""
     candidates: int = Field(default=300, ge=10, le=1_000)
     """How many candidates retrieval is asked for; more are asked for a long list."""
-    graph_candidates: int = Field(default=100, ge=10, le=1_000)
-    """How many candidates the graph is asked for."""
+    graph_candidates: int = Field(default=300, ge=10, le=1_000)
+    """How many items the graph is asked for; of a candidate that it does not name it says nothing."""
     history_limit: int = Field(default=1_000, ge=1, le=10_000)
     """How many items of a user's history are the query; older ones only count as seen."""
     batches_in_flight: int = Field(default=2, ge=1, le=64)

@@ -21,7 +21,7 @@ from hot_path_api.api.schemas import (
     NewInteraction,
 )
 from hot_path_api.api.times import occurred_at_ms
-from hot_path_api.api.writes import STATUS_BY_OUTCOME, event_id, once
+from hot_path_api.api.writes import STATUS_BY_OUTCOME, EventIds, once
 from hot_path_api.application.idempotency import RepeatedWrites
 from hot_path_api.application.interaction_types import KnownInteractionTypes
 from hot_path_api.application.writing import InteractionWriter
@@ -122,7 +122,9 @@ class InteractionRoutes:
         read_query(call, NoParameters)
         key = call.idempotency_key
         values, body = await read_json(call)
-        interaction = self._interaction(call, validate(NewInteraction, values), key, 0, self._clock.now_ms())
+        interaction = self._interaction(
+            call.tenant, validate(NewInteraction, values), EventIds(call, key), 0, self._clock.now_ms()
+        )
 
         async def write() -> Answer:
             outcome = await self._writer.append(interaction)
@@ -140,11 +142,11 @@ class InteractionRoutes:
 
         async def write() -> Answer:
             report = BulkReport(bad)
-            now_ms = self._clock.now_ms()
+            ids, tenant, now_ms = EventIds(call, key), call.tenant, self._clock.now_ms()
             interactions, places = [], []
             for index, asked in good:
                 try:
-                    interactions.append(self._interaction(call, asked, key, index, now_ms))
+                    interactions.append(self._interaction(tenant, asked, ids, index, now_ms))
                 except ServiceError as error:
                     report.refuse(index, error)
                 else:
@@ -200,10 +202,11 @@ class InteractionRoutes:
 
         return await once(self._repeated, call, key, body, write)
 
-    def _interaction(self, call: Call, asked: NewInteraction, key: str, index: int, now_ms: int) -> Interaction:
+    @staticmethod
+    def _interaction(tenant: str, asked: NewInteraction, ids: EventIds, index: int, now_ms: int) -> Interaction:
         return Interaction(
-            event_id=asked.event_id or event_id(call, key, index),
-            tenant=call.tenant,
+            event_id=asked.event_id or ids.of(index),
+            tenant=tenant,
             user_id=asked.user_id,
             item=ItemRef(asked.item_type, asked.item_id),
             interaction_type=asked.interaction_type,

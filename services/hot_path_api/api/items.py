@@ -14,7 +14,7 @@ from hot_path_api.api.requests import MAX_BULK_BODY_BYTES, Call, read_json, read
 from hot_path_api.api.routing import add_route
 from hot_path_api.api.schemas import BulkWritten, ItemContent, ItemOut, ItemPage, ItemsBody, ItemWritten, NewItem
 from hot_path_api.api.times import unix_ms
-from hot_path_api.api.writes import STATUS_BY_OUTCOME, event_id, once
+from hot_path_api.api.writes import STATUS_BY_OUTCOME, EventIds, once
 from hot_path_api.application.catalogue import Catalogue
 from hot_path_api.application.idempotency import RepeatedWrites
 from hot_path_api.application.writing import ItemWriter, Outcome
@@ -139,7 +139,7 @@ class ItemRoutes:
         item = self._item(call, ItemRef(asked.item_type, asked.item_id), asked)
 
         async def write() -> Answer:
-            return _written(item, await self._writer.create(ItemPut(event_id(call, key), item)))
+            return _written(item, await self._writer.create(ItemPut(EventIds(call, key).of(0), item)))
 
         return await once(self._repeated, call, key, body, write)
 
@@ -152,7 +152,7 @@ class ItemRoutes:
         item = self._item(call, ref, validate(ItemContent, values))
 
         async def write() -> Answer:
-            return _written(item, await self._writer.put(ItemPut(event_id(call, key), item)))
+            return _written(item, await self._writer.put(ItemPut(EventIds(call, key).of(0), item)))
 
         return await once(self._repeated, call, key, body, write)
 
@@ -165,6 +165,7 @@ class ItemRoutes:
 
         async def write() -> Answer:
             report = BulkReport(bad)
+            ids = EventIds(call, key)
             events, places = [], []
             for index, asked in good:
                 try:
@@ -172,7 +173,7 @@ class ItemRoutes:
                 except ServiceError as error:
                     report.refuse(index, error)
                 else:
-                    events.append(ItemPut(event_id(call, key, index), item))
+                    events.append(ItemPut(ids.of(index), item))
                     places.append(index)
             if events:
                 report.add(places, await self._writer.put_many(events))
@@ -207,7 +208,7 @@ class ItemRoutes:
         name = call.idempotency_key
 
         async def write() -> Answer:
-            event = ItemDeleted(event_id(call, name), call.tenant, ref, self._clock.now_ms())
+            event = ItemDeleted(EventIds(call, name).of(0), call.tenant, ref, self._clock.now_ms())
             outcome = await self._writer.delete(event, item_key(call.tenant, ref.item_type, ref.item_id))
             if outcome is not Outcome.ACCEPTED:
                 return Answer(status=HTTPStatus.NO_CONTENT)

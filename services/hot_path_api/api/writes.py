@@ -2,13 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b
-from uuid import uuid4
+from secrets import token_hex
 
 from hot_path_api.api.answers import Answer
 from hot_path_api.api.requests import Call
 from hot_path_api.application.idempotency import RepeatedWrites
 from hot_path_api.application.writing import Outcome
-from hot_path_api.domain.events import event_id_of
+from hot_path_api.domain.events import write_id
 
 STATUS_BY_OUTCOME = {
     Outcome.CREATED: 201,
@@ -18,11 +18,18 @@ STATUS_BY_OUTCOME = {
 }
 
 
-def event_id(call: Call, key: str, index: int = 0) -> str:
-    """Give a new event's id: made from the Idempotency-Key where there is one, so that a repetition has it too."""
-    if not key:
-        return uuid4().hex
-    return event_id_of(call.tenant, f"{call.method} {call.scope['path']} {key}", index)
+class EventIds:
+    """The ids of a write's events: made from the Idempotency-Key where there is one, so that a repetition has them."""
+
+    __slots__ = ("_write_id",)
+
+    def __init__(self, call: Call, key: str) -> None:
+        name = f"{call.method} {call.scope['path']} {key}"
+        self._write_id = write_id(call.tenant, name) if key else token_hex(16)
+
+    def of(self, index: int) -> str:
+        """Give the id of the index-th event."""
+        return f"{self._write_id}-{index}"
 
 
 async def once(

@@ -57,7 +57,6 @@ class ListServed:
 Event = Interaction | ItemPut | ItemDeleted | ListServed
 
 
-def event_id_of(tenant: str, idempotency_key: str, index: int) -> str:
-    """Give the id of the index-th event of a request, the same whenever and wherever the request is repeated."""
-    digest = blake2b(f"{tenant}\0{idempotency_key}\0{index}".encode(), digest_size=16)
-    return digest.hexdigest()
+def write_id(tenant: str, name: str) -> str:
+    """Give what the ids of a write's events begin with, the same whenever and wherever the write is repeated."""
+    return blake2b(f"{tenant}\0{name}".encode(), digest_size=16).hexdigest()

@@ -12,7 +12,7 @@ from hot_path_api.api.filters import read_filter, read_weights
 from hot_path_api.api.problems import STATUS_BY_ERROR, status_of
 from hot_path_api.application.idempotency import RepeatedWrites
 from hot_path_api.application.served import ServedLists
-from hot_path_api.domain.events import Event, ListServed, event_id_of
+from hot_path_api.domain.events import Event, ListServed, write_id
 from hot_path_api.domain.plan import plan_algorithm, plan_weights
 from hot_path_api.domain.recommendations import Algorithm
 from hot_path_api.domain.serving import UNTRAINED, parse_serving
@@ -142,9 +142,10 @@ def test_every_error_has_a_status() -> None:
 
 
 def test_event_ids_depend_on_all_that_names_a_write() -> None:
-    ids = {event_id_of(*parts) for parts in (("t", "k", 0), ("t", "k", 1), ("t", "k2", 0), ("t2", "k", 0))}
+    ids = {write_id(*parts) for parts in (("t", "k"), ("t", "k2"), ("t2", "k"), ("tk", ""))}
     assert len(ids) == 4
     assert all(len(each) == 32 for each in ids)
+    assert write_id("t", "k") in ids
 
 
 async def test_two_equal_writes_at_the_same_time_are_one() -> None:
