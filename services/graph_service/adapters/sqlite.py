@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from graph_service.adapters import sqlite_paths, sqlite_related, sqlite_writes
+from graph_service.adapters.sqlite_arrays import as_json
 from graph_service.adapters.sqlite_schema import MIGRATIONS
 from graph_service.domain.graph import FilterableItem, ItemFacts, Keys, Mutation
 from graph_service.domain.ports import Applied, GraphPath, RelatedItems, RelatednessRule
@@ -48,12 +51,12 @@ class SqliteGraphStore:
 
     async def facts(self, item_keys: Keys) -> Mapping[int, ItemFacts]:
         """See GraphStore."""
-        rows = await self._rows(_FACTS, json.dumps(item_keys.tolist()))
+        rows = await self._rows(_FACTS, as_json(item_keys))
         return {key: ItemFacts(tenant, from_ms, until_ms) for key, tenant, from_ms, until_ms in rows}
 
     async def filterable(self, item_keys: Keys) -> Mapping[int, FilterableItem]:
         """See GraphStore."""
-        rows = await self._rows(_FILTERABLE, json.dumps(item_keys.tolist()))
+        rows = await self._rows(_FILTERABLE, as_json(item_keys))
         return {
             key: FilterableItem(item_type, created_at_ms, _attributes(attributes))
             for key, item_type, created_at_ms, attributes in rows
@@ -65,7 +68,8 @@ class SqliteGraphStore:
 
     async def busiest_items(self, limit: int) -> Keys:
         """See GraphStore."""
-        return await self._read(lambda connection: sqlite_related.fetch_column(connection.execute(_BUSIEST, (limit,))))
+        rows = await self._rows(_BUSIEST, limit)
+        return np.array([key for (key,) in rows], dtype=np.int64)
 
     async def close(self) -> None:
         """See GraphStore."""

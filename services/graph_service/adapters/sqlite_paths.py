@@ -1,6 +1,5 @@
 """Reads from SQLite what lies between the items of a history and others."""
 
-import json
 import math
 import sqlite3
 from collections import defaultdict
@@ -9,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graph_service.adapters.sqlite_related import ITEM_DEGREES, USER_DEGREES, fetch_column, look_up
+from graph_service.adapters.sqlite_arrays import as_json, fetch_lists, look_up
+from graph_service.adapters.sqlite_related import ITEM_DEGREES, USER_DEGREES
 from graph_service.domain.graph import PATH_THROUGH, Keys, MetaPath, NodeKind
 from graph_service.domain.ports import GraphPath, RelatednessRule
 from graph_service.domain.relatedness import Doubles
@@ -21,7 +21,13 @@ SELECT l.item_key, l.node_key, l.kind, l.siblings, n.name, n.degree
 FROM json_each(?) k CROSS JOIN link l ON l.item_key = k.value JOIN node n ON n.node_key = l.node_key
 """
 # Users in the order of their keys, which are hashes: the first so many are a random sample, the same for every item.
-_SAMPLE = "SELECT user_key FROM took WHERE item_key = ? AND weight > 0 ORDER BY user_key LIMIT ?"
+_SAMPLES = """
+SELECT (
+    SELECT group_concat(user_key) FROM (
+        SELECT user_key FROM took WHERE item_key = k.value AND weight > 0 ORDER BY user_key LIMIT ?2
+    )
+) FROM json_each(?1) k
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ def read_paths(
     """Give every path from any of the history's items to any of the others."""
     keys = np.unique(np.concatenate([history_keys, item_keys]))
     links: defaultdict[int, dict[int, _Link]] = defaultdict(dict)
-    for item, node, kind, siblings, name, degree in connection.execute(_LINKS, (json.dumps(keys.tolist()),)):
+    for item, node, kind, siblings, name, degree in connection.execute(_LINKS, (as_json(keys),)):
         links[item][node] = _Link(NodeKind(kind), siblings, name, degree)
     samples = _read_samples(connection, keys, rule.explained_users)
     users = np.unique(np.concatenate([sample.users for sample in samples.values()])) if samples else keys[:0]
@@ -62,10 +68,13 @@ def read_paths(
 
 
 def _read_samples(connection: sqlite3.Connection, keys: Keys, limit: int) -> dict[int, _Sample]:
+    if not len(keys):
+        return {}
+    degrees = look_up(connection, ITEM_DEGREES, keys)
+    counts, users = fetch_lists(connection, _SAMPLES, keys, limit)
     samples: dict[int, _Sample] = {}
-    for key, degree in zip(keys.tolist(), look_up(connection, ITEM_DEGREES, keys).tolist(), strict=True):
-        users = fetch_column(connection.execute(_SAMPLE, (key, limit)))
-        samples[key] = _Sample(users, int(users[-1]) if degree > len(users) else int(_KEY_RANGE), degree)
+    for key, degree, sample in zip(keys.tolist(), degrees.tolist(), np.split(users, counts.cumsum()[:-1]), strict=True):
+        samples[key] = _Sample(sample, int(sample[-1]) if degree > len(sample) else int(_KEY_RANGE), degree)
     return samples
 
 
