@@ -9,7 +9,7 @@ from rich.table import Table
 
 from recommend_cli.clients.gateway import RecommendedList
 
-_VALUES_SHOWN = 3
+_VALUES_SHOWN = 2
 
 
 def list_table(answer: RecommendedList, *, before: RecommendedList | None = None, item_ids: bool = False) -> Table:

@@ -47,7 +47,7 @@ def report_table(protocol: Protocol, report: Mapping[str, Any]) -> Table:
     table = Table("", box=SIMPLE_HEAD, title=f"{protocol.name}: {protocol.about}", title_justify="left")
     columns = (*protocol.headline, COVERAGE, MEAN_POPULARITY)
     for name in columns:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name.replace("mean_", "mean "), justify="right")
     table.add_row("[bold]served[/]", *_cells(report["metrics"], columns), style="bold")
     for name, figures in report["baselines"].items():
         table.add_row("popularity alone" if name == POPULARITY else name, *_cells(figures, columns))
@@ -63,5 +63,5 @@ def _cells(figures: Figures, columns: Sequence[str]) -> list[str]:
         elif name == COVERAGE:
             cells.append(f"{mean:.3f}")
         else:
-            cells.append(f"{mean:.4f} ± {error:.4f}")
+            cells.append(f"{mean:.4f}±" + f"{error:.4f}".lstrip("0"))
     return cells

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from recommend_cli.errors import CommandError
 
 LOG_TAIL_LINES: Final = 15
+_LOG_LINE_LENGTH: Final = 2_000
 _LOG_BYTES_KEPT: Final = 10 * 1024 * 1024
 
 Phase = Literal["starting", "ready", "stopping"]
@@ -144,7 +145,7 @@ class RunFolder:
             lines = self.log_path(name).read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return ""
-        return "\n".join(lines[-LOG_TAIL_LINES:])
+        return "\n".join(line[:_LOG_LINE_LENGTH] for line in lines[-LOG_TAIL_LINES:])
 
 
 def running_stack(data_dir: Path) -> StackState:

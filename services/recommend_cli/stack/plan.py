@@ -82,7 +82,6 @@ def plan_stack(
         "EVENT_LOG_URL": f"sqlite:///{data_dir / 'log'}",
         "MODEL_STORE_URL": f"file://{data_dir / 'models'}",
         "HOST": LOOPBACK,
-        "LOG_FORMAT": "console",
         "SHUTDOWN_GRACE_S": "3",
         "GIT_REVISION": code_revision(),
         "VECTOR_DB_ENDPOINT": endpoints["vector_search"],
