@@ -8,7 +8,6 @@ import numpy as np
 from recommendation.vector_search.v1 import vector_search_pb2 as pb
 from recommendation.vector_search.v1 import vector_search_pb2_grpc as pb_grpc
 from servicekit.arrays import Floats, Keys, pack_floats, pack_ints, pack_keys, unpack_floats, unpack_keys
-from servicekit.clock import Clock
 from servicekit.errors import InvalidArgumentError, ServiceError, UnavailableError
 from vector_search.application.embeddings import Embedding, Embeddings, VectorQuery
 from vector_search.application.retrieval import Retrieval, SimilarQuery
@@ -47,14 +46,12 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
         retrieval: Retrieval,
         embeddings: Embeddings,
         versions: Versions,
-        clock: Clock,
         ready: Callable[[], bool],
     ) -> None:
         self._tenants = tenants
         self._retrieval = retrieval
         self._embeddings = embeddings
         self._versions = versions
-        self._clock = clock
         self._ready = ready
 
     async def RetrieveCandidates(  # noqa: N802 - the name of the RPC
@@ -107,7 +104,7 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
     ) -> pb.ExplainScoresResponse:
         """Answer with what made the scores."""
         self._begin(request.queries, MAX_VECTORS)
-        return pb.ExplainScoresResponse(results=[await self._explain(query) for query in request.queries])
+        return pb.ExplainScoresResponse(results=map(self._explain, request.queries))
 
     async def UpsertItems(  # noqa: N802 - the name of the RPC
         self, request: pb.UpsertItemsRequest, _context: Any
@@ -128,7 +125,7 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
         """Remove items."""
         _require(request.tenant, "tenant")
         keys = _keys(request.item_keys, "item_keys", MAX_LOOKUPS)
-        await self._embeddings.delete(request.tenant, keys, at_ms=self._clock.now_ms())
+        await self._embeddings.delete(request.tenant, keys)
         return pb.DeleteItemsResponse()
 
     async def LookupEmbeddings(  # noqa: N802 - the name of the RPC
@@ -221,13 +218,13 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
         if not 1 <= len(elements) <= most:
             raise InvalidArgumentError(f"a batch has 1 to {most} elements, not {len(elements)}")
 
-    async def _explain(self, message: pb.ExplainScoresRequest.Query) -> pb.ExplainScoresResponse.Explanation:
+    def _explain(self, message: pb.ExplainScoresRequest.Query) -> pb.ExplainScoresResponse.Explanation:
         try:
             _require(message.tenant, "tenant")
             keys = _keys(message.item_keys, "item_keys", MAX_EXPLAINED)
             limit = _bounded(message.limit, "limit", MAX_CONTRIBUTIONS, default=3)
             query = UserQuery(*_history(message), limit)
-            contributions = await self._retrieval.explain(message.tenant, query, keys, limit=limit)
+            contributions = self._retrieval.explain(message.tenant, query, keys, limit=limit)
         except InvalidArgumentError as error:
             return pb.ExplainScoresResponse.Explanation(error=element_error(error))
         return pb.ExplainScoresResponse.Explanation(

@@ -8,7 +8,7 @@ from servicekit.clock import Clock, SystemClock
 from servicekit.errors import ServiceError
 from servicekit.eventlog.open import open_event_log
 from servicekit.eventlog.port import EventLog
-from servicekit.eventlog.topics import default_specs
+from servicekit.eventlog.topics import MODEL_PUBLISHED, default_specs
 from servicekit.logs import get_logger
 from servicekit.metrics import MODEL_AGE, serve_metrics
 from servicekit.rpc.server import GrpcServer
@@ -65,10 +65,12 @@ class VectorSearch:
 
     async def start(self) -> LogFollower:
         """Bring up every tenant's active version and give what follows the log from there."""
+        # Taken before the model store is asked, so that no version is published unheard in between.
+        published = await self._log.end_offsets((MODEL_PUBLISHED,))
         for tenant in {*await self._models.tenants(), *await self._dense.tenants()}:
             await self.versions.start(tenant)
         known = {tenant.name: tenant.active.version.log_position for tenant in self.tenants}
-        self.follower = LogFollower(self._log, self._apply, known=known)
+        self.follower = LogFollower(self._log, self._apply, known=known, published=published)
         return self.follower
 
     def is_ready(self) -> bool:
@@ -82,7 +84,6 @@ class VectorSearch:
             retrieval=self.retrieval,
             embeddings=self.embeddings,
             versions=self.versions,
-            clock=self._clock,
             ready=self.is_ready,
         )
 
@@ -147,7 +148,7 @@ async def run(settings: VectorSearchSettings, stop: asyncio.Event) -> None:
         )
         await opened.enter_async_context(server)
         opened.enter_context(serve_metrics(settings.metrics_port, settings.host))
-        warm()
+        await asyncio.to_thread(warm)
         follower = await service.start()
         tasks.start(follower.run(stop), name="log")
         tasks.start(service.activate_published(), name="published versions")

@@ -66,20 +66,26 @@ class LogTail:
 class LogFollower:
     """Applies the log from the positions of the versions onwards, for as long as the service runs."""
 
-    def __init__(self, log: EventLog, apply: Callable[[Change], None], *, known: Mapping[str, Position]) -> None:
-        """Follow for tenants whose versions know the log up to a position; what they know is not read again."""
+    def __init__(
+        self, log: EventLog, apply: Callable[[Change], None], *, known: Mapping[str, Position], published: Offsets
+    ) -> None:
+        """Follow for tenants whose versions know the log up to a position; what they know is not applied again.
+
+        Publications are read from `published` on: what went before is in what the model store says is active.
+        """
         self._log = log
         self._apply = apply
+        self._published = published
         self._known = {tenant: offsets_of(position) for tenant, position in known.items()}
         self.caught_up = asyncio.Event()
+        self.applied: Offsets = {}
+        """The next offset of each partition of which everything before has been applied."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Apply records as they come; `caught_up` is set when everything that was there at the start is applied."""
         topics = (*ITEM_TOPICS, MODEL_PUBLISHED)
-        # Older publications are in what the model store says is active.
-        start = dict(await self._log.end_offsets((MODEL_PUBLISHED,)))
         end = await self._log.end_offsets(ITEM_TOPICS)
-        consumer = self._log.consumer(topics, group=None, start=start)
+        consumer = self._log.consumer(topics, group=None, start=self._published)
         if not any(end.values()):
             self.caught_up.set()
         try:
@@ -93,7 +99,8 @@ class LogFollower:
                     continue
                 for record in records:
                     self._take(record)
-                if not self.caught_up.is_set() and _reached(consumer.position(), end):
+                self.applied = consumer.position()
+                if not self.caught_up.is_set() and _reached(self.applied, end):
                     self.caught_up.set()
         finally:
             await consumer.close()
@@ -124,7 +131,11 @@ def _change_or_none(record: Record) -> Change | None:
         return change_of(record)
     except InvalidArgumentError as error:
         _log.warning(
-            "record passed over", topic=record.topic, partition=record.partition, offset=record.offset, error=error.message
+            "record passed over",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            error=error.message,
         )
         metrics.DEAD_LETTERS.labels(record.topic).inc()
         return None

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from google.protobuf.message import Message
 
 from recommendation.common.v1 import common_pb2
@@ -25,10 +24,11 @@ from servicekit.eventlog.topics import CONTENT_CHANGED, CONTENT_EMBEDDED, MODEL_
 from servicekit.filters import AttributeValue
 from servicekit.identity import item_key
 from servicekit.rpc.client import RpcChannel
-from servicekit.testing import served
+from servicekit.testing import eventually, served
 from vector_search.adapters.folders import folder_name
 from vector_search.adapters.model_folder import FolderModelStore
 from vector_search.bootstrap import VectorSearch
+from vector_search.consumer import ITEM_TOPICS
 from vector_search.domain.ports import DenseStore
 
 
@@ -91,7 +91,9 @@ class VersionDraft:
         return folder
 
     def _manifest(self) -> dict[str, Any]:
-        settings = {name: {"scale": 1.0, "retrieval_weight": 1.0, **self.settings.get(name, {})} for name in self.tables}
+        settings = {
+            name: {"scale": 1.0, "retrieval_weight": 1.0, **self.settings.get(name, {})} for name in self.tables
+        }
         return {
             "format": 1,
             "tenant": self.tenant,
@@ -147,15 +149,18 @@ V1, V2, V3 = "20240101T000000-00000001", "20240102T000000-00000002", "20240103T0
 
 
 def key(item_id: str, tenant: str = TENANT) -> int:
+    """Give the key of a film."""
     return item_key(tenant, "film", item_id)
 
 
 def film(number: int, **changes: object) -> common_pb2.Item:
+    """Give a film with its usual attributes, or with others."""
     fields = {"genres": (GENRES[number % 3],), "year": 1990.0 + number, "kids": number % 2 == 0, **changes}
     return make_item(TENANT, f"f{number}", **fields)  # type: ignore[arg-type]  # each test's own
 
 
 def vectors(count: int = COUNT, seed: int = 5) -> Floats:
+    """Give the content vectors of the films, [count, 16]."""
     return np.random.default_rng(seed).standard_normal((count, 16)).astype(np.float32)
 
 
@@ -169,7 +174,10 @@ def draft(name: str = V1, count: int = COUNT, **changes: object) -> VersionDraft
         "items": [film(number) for number in range(count)],
         "tables": {"cooccurrence": near, "transition": near.T.copy(), "content": 0.1 * near},
         "settings": {"transition": {"half_life_items": 1.0}, "content": {"retrieval_weight": 0.0}},
-        "factors": (rng.standard_normal((count, 8)).astype(np.float32), rng.standard_normal((count, 8)).astype(np.float32)),
+        "factors": (
+            rng.standard_normal((count, 8)).astype(np.float32),
+            rng.standard_normal((count, 8)).astype(np.float32),
+        ),
         "vectors": vectors(count),
         **changes,
     }
@@ -189,41 +197,69 @@ class Replica:
         self.service = VectorSearch(models=FolderModelStore(models), dense=dense, log=log, clock=self.clock)
 
     async def put(self, *items: common_pb2.Item, at_ms: int = 2_000) -> None:
+        """Say over the log that items are so."""
         for item in items:
             item.updated_at_ms = at_ms
-        await self._append(CONTENT_CHANGED, [(item, events_pb2.ContentChanged(event_id="e", occurred_at_ms=at_ms, put=item)) for item in items])
+        await self._append(
+            CONTENT_CHANGED,
+            [(item, events_pb2.ContentChanged(event_id="e", occurred_at_ms=at_ms, put=item)) for item in items],
+        )
 
     async def delete(self, item: common_pb2.Item, at_ms: int = 3_000) -> None:
+        """Say over the log that an item is gone."""
         ref = common_pb2.ItemRef(tenant=item.tenant, item_type=item.item_type, item_id=item.item_id)
-        await self._append(CONTENT_CHANGED, [(item, events_pb2.ContentChanged(event_id="e", occurred_at_ms=at_ms, deleted=ref))])
+        await self._append(
+            CONTENT_CHANGED, [(item, events_pb2.ContentChanged(event_id="e", occurred_at_ms=at_ms, deleted=ref))]
+        )
 
     async def embedded(self, item: common_pb2.Item, neighbours: Sequence[int], scores: Sequence[float]) -> None:
-        event = events_pb2.ContentEmbedded(event_id="e", item=item, neighbour_keys=pack_keys(neighbours), neighbour_scores=pack_floats(scores))
+        """Say over the log that an item has a vector and these neighbours."""
+        event = events_pb2.ContentEmbedded(
+            event_id="e", item=item, neighbour_keys=pack_keys(neighbours), neighbour_scores=pack_floats(scores)
+        )
         await self._append(CONTENT_EMBEDDED, [(item, event)])
 
     async def publish(self, version: str) -> None:
+        """Say over the log that a version shall serve."""
         event = events_pb2.ModelPublished(event_id="e", tenant=TENANT, version=version)
         await self.log.producer().append([NewRecord(MODEL_PUBLISHED, TENANT, event.SerializeToString())])
 
-    async def upsert(self, items: Sequence[common_pb2.Item], matrix: Floats | None, *, neighbours: int = 0, model_id: str = "use") -> pb.UpsertItemsResponse:
+    async def upsert(
+        self, items: Sequence[common_pb2.Item], matrix: Floats | None, *, neighbours: int = 0, model_id: str = "use"
+    ) -> pb.UpsertItemsResponse:
+        """Write vectors, or only the items when there are none."""
         embeddings = [
             pb.UpsertItemsRequest.Embedding(
-                item=item, vector=b"" if matrix is None else pack_floats(matrix[place]), model_id=model_id, content_hash=f"hash-{item.item_id}"
+                item=item,
+                vector=b"" if matrix is None else pack_floats(matrix[place]),
+                model_id=model_id,
+                content_hash=f"hash-{item.item_id}",
             )
             for place, item in enumerate(items)
         ]
-        answer: pb.UpsertItemsResponse = await self.stub.UpsertItems(pb.UpsertItemsRequest(embeddings=embeddings, neighbours=neighbours))
+        answer: pb.UpsertItemsResponse = await self.stub.UpsertItems(
+            pb.UpsertItemsRequest(embeddings=embeddings, neighbours=neighbours)
+        )
         return answer
 
     async def activate(self, version: str) -> pb.ActivateVersionResponse:
-        answer: pb.ActivateVersionResponse = await self.stub.ActivateVersion(pb.ActivateVersionRequest(tenant=TENANT, version=version))
+        """Activate a version."""
+        answer: pb.ActivateVersionResponse = await self.stub.ActivateVersion(
+            pb.ActivateVersionRequest(tenant=TENANT, version=version)
+        )
         return answer
 
     async def describe(self) -> pb.DescribeVersionsResponse:
-        answer: pb.DescribeVersionsResponse = await self.stub.DescribeVersions(pb.DescribeVersionsRequest(tenant=TENANT))
+        """Ask for the versions held."""
+        answer: pb.DescribeVersionsResponse = await self.stub.DescribeVersions(
+            pb.DescribeVersionsRequest(tenant=TENANT)
+        )
         return answer
 
-    async def candidates(self, history: Sequence[int], **changes: object) -> tuple[list[int], Floats, list[str], pb.RetrieveCandidatesResponse.Candidates]:
+    async def candidates(
+        self, history: Sequence[int], **changes: object
+    ) -> tuple[list[int], Floats, list[str], pb.RetrieveCandidatesResponse.Candidates]:
+        """Ask for one user's candidates; give keys, features, their names and the whole answer."""
         answer = await self.stub.RetrieveCandidates(pb.RetrieveCandidatesRequest(queries=[user(history, **changes)]))
         (result,) = answer.results
         keys = np.frombuffer(result.item_keys, np.int64)
@@ -232,7 +268,13 @@ class Replica:
 
     async def settled(self) -> None:
         """Wait until the log so far is applied."""
-        await asyncio.sleep(0.05)
+        end = await self.log.end_offsets(ITEM_TOPICS)
+        follower = self.service.follower
+
+        def applied() -> bool:
+            return follower is not None and all(follower.applied.get(each, 0) >= end[each] for each in end)
+
+        await eventually(applied)
 
     async def _append(self, topic: str, events: Sequence[tuple[common_pb2.Item, Message]]) -> None:
         await self.log.producer().append(
@@ -245,6 +287,7 @@ class Replica:
 
 
 def user(history: Sequence[int], **changes: object) -> pb.RetrieveCandidatesRequest.Query:
+    """Give the query of a user who touched these, the last first, a minute apart."""
     values: dict[str, object] = {
         "tenant": TENANT,
         "history_keys": pack_keys(history),

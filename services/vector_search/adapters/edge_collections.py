@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -44,27 +45,29 @@ class EdgeDenseStore:
             stored = json.loads((self._folder(tenant) / _CURRENT).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return []
-        return [Collection(each["name"], each["model_id"]) for each in stored]
+        return [Collection(**each) for each in stored]
 
     async def set_current(self, tenant: str, collections: Sequence[Collection]) -> None:
         """Say which content collections count."""
-        content = json.dumps([{"name": each.name, "model_id": each.model_id} for each in collections])
+        content = json.dumps([asdict(each) for each in collections])
         await asyncio.to_thread(replace_file, self._folder(tenant) / _CURRENT, content)
 
     async def names(self, tenant: str) -> Sequence[str]:
         """Give the complete collections."""
         folder = self._folder(tenant)
-        return sorted(path.parent.name for path in folder.glob("*/index.json") if edge_folder.BUILDING not in path.parent.name)
+        return sorted(
+            path.parent.name for path in folder.glob("*/index.json") if edge_folder.BUILDING not in path.parent.name
+        )
 
     async def open(self, tenant: str, name: str) -> DenseIndex:
         """Open a complete collection; a second time gives the same."""
         folder = self._folder(tenant) / name
         async with self._lock:
             if folder not in self._opened:
-                form = edge_folder.read_form(folder)
-                if form is None:
+                space = edge_folder.read_space(folder)
+                if space is None:
                     raise NotFoundError(f"tenant {tenant} has no collection {name}")
-                self._opened[folder] = await EdgeVectorIndex.open(folder, form.space)
+                self._opened[folder] = await EdgeVectorIndex.open(folder, space)
             return self._opened[folder]
 
     async def create(self, tenant: str, name: str, space: Space) -> DenseIndex:

@@ -183,7 +183,7 @@ def _version_items(keys: npt.NDArray[np.int64], path: Path) -> VersionItems:
 
 def _items(path: Path) -> Iterator[common_pb2.Item]:
     """Read length-delimited messages."""
-    content = memoryview(path.read_bytes())
+    content = path.read_bytes()
     place = 0
     while place < len(content):
         length = shift = 0

@@ -11,6 +11,10 @@ from vector_search.domain.dense import DenseIndex, Distance, Points, Space
 from vector_search.domain.items import Fields
 from vector_search.domain.ports import Collection, DenseStore
 
+_PAGE = 1_000
+_WORTH_INDEXING = 10_000  # fewer are all compared anyway
+_OUTGROWN = 0.1
+
 Write = Callable[[DenseIndex], Awaitable[None]]
 
 
@@ -18,8 +22,7 @@ Write = Callable[[DenseIndex], Awaitable[None]]
 class ContentCollection:
     """An opened collection; while it is rebuilt, `journal` keeps what was written, to be written again there."""
 
-    name: str
-    model_id: str
+    stored: Collection
     index: DenseIndex
     journal: list[Write] | None = None
     readers: int = 0
@@ -44,17 +47,12 @@ class ContentVectors:
         for name in await self._store.names(tenant):
             if name.startswith("content.") and name not in kept:
                 await self._store.drop(tenant, name)
-        self._tenants[tenant] = [
-            ContentCollection(each.name, each.model_id, await self._store.open(tenant, each.name)) for each in current
-        ]
+        self._tenants[tenant] = [ContentCollection(each, await self._store.open(tenant, each.name)) for each in current]
 
     def serving(self, tenant: str, encoder: str) -> ContentCollection | None:
         """Give the encoder's collection, or for no encoder the latest; None when there is none."""
-        collections = self._tenants.get(tenant, [])
-        for collection in reversed(collections):
-            if not encoder or collection.model_id == encoder:
-                return collection
-        return None
+        fitting = [each for each in self.all(tenant) if not encoder or each.stored.model_id == encoder]
+        return fitting[-1] if fitting else None
 
     def all(self, tenant: str) -> Sequence[ContentCollection]:
         """Give all collections of a tenant."""
@@ -73,12 +71,12 @@ class ContentVectors:
         finally:
             collection.readers -= 1
             if collection.retired and not collection.readers:
-                await self._store.drop(tenant, collection.name)
+                await self._store.drop(tenant, collection.stored.name)
 
     async def write(self, tenant: str, model_id: str, points: Points) -> None:
         """Store vectors of one encoder, whose collection is made when it is the first time."""
         async with self._lock(tenant):
-            collection = next((each for each in self.all(tenant) if each.model_id == model_id), None)
+            collection = next((each for each in self.all(tenant) if each.stored.model_id == model_id), None)
             if collection is None:
                 collection = await self._create(tenant, model_id, points.vectors.shape[1])
             await _write(collection, lambda index: index.upsert(points))
@@ -95,41 +93,56 @@ class ContentVectors:
             for collection in self.all(tenant):
                 await _write(collection, lambda index: index.delete(keys))
 
+    async def needs_rebuild(self, tenant: str, model_id: str, wanted: Keys) -> bool:
+        """Tell whether an encoder's collection lacks wanted vectors, or has outgrown its index."""
+        collection = next((each for each in self.all(tenant) if each.stored.model_id == model_id), None)
+        if collection is None:
+            return True
+        count = await collection.index.count()
+        if count >= _WORTH_INDEXING and count - collection.stored.indexed > _OUTGROWN * count:
+            return True
+        for first in range(0, len(wanted), _PAGE):
+            if None in await collection.index.marks(wanted[first : first + _PAGE]):
+                return True
+        return False
+
     async def rebuild(self, tenant: str, model_id: str, space: Space, added: AsyncIterator[Points]) -> DenseIndex:
         """Replace an encoder's collection by an indexed one of its own points and the added ones, its own winning.
 
         What is written meanwhile is taken over before the switch.
         """
-        old = next((each for each in self.all(tenant) if each.model_id == model_id), None)
+        old = next((each for each in self.all(tenant) if each.stored.model_id == model_id), None)
         if old is not None:
             old.journal = []
-        name = _name(model_id, [each.name for each in self.all(tenant)])
+        name = _name(model_id, [each.stored.name for each in self.all(tenant)])
         try:
             index = await self._store.build(tenant, name, space, _chain(added, old))
             async with self._lock(tenant):
                 for write in (old.journal or ()) if old is not None else ():
                     await write(index)
-                await self._replace(tenant, old, ContentCollection(name, model_id, index))
+                await self._replace(
+                    tenant, old, ContentCollection(Collection(name, model_id, await index.count()), index)
+                )
         finally:
             if old is not None:
                 old.journal = None
         return index
 
     async def _create(self, tenant: str, model_id: str, dimensions: int) -> ContentCollection:
-        name = _name(model_id, [each.name for each in self.all(tenant)])
+        name = _name(model_id, [each.stored.name for each in self.all(tenant)])
         index = await self._store.create(tenant, name, Space(dimensions, Distance.COSINE))
-        collection = ContentCollection(name, model_id, index)
+        collection = ContentCollection(Collection(name, model_id), index)
         await self._replace(tenant, None, collection)
         return collection
 
     async def _replace(self, tenant: str, old: ContentCollection | None, new: ContentCollection) -> None:
         collections = [each for each in self.all(tenant) if each is not old] + [new]
-        await self._store.set_current(tenant, [Collection(each.name, each.model_id) for each in collections])
+        await self._store.set_current(tenant, [each.stored for each in collections])
         self._tenants[tenant] = collections
         if old is not None:
             old.retired = True
             if not old.readers:
-                await self._store.drop(tenant, old.name)
+                await self._store.drop(tenant, old.stored.name)
 
     def _lock(self, tenant: str) -> asyncio.Lock:
         return self._locks.setdefault(tenant, asyncio.Lock())
@@ -140,7 +153,7 @@ async def _chain(added: AsyncIterator[Points], old: ContentCollection | None) ->
     async for points in added:
         yield points
     if old is not None:
-        async for points in old.index.scroll(1_000):
+        async for points in old.index.scroll(_PAGE):
             yield points
 
 

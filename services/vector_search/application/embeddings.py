@@ -82,11 +82,11 @@ class Embeddings:
             await self._add_neighbours(tenant, embeddings, good, outcomes, neighbours)
         return outcomes
 
-    async def delete(self, tenant: str, keys: Keys, *, at_ms: int) -> None:
-        """Remove items from every collection and overlay."""
-        for key in keys.tolist():
-            for serving in self._tenants.get(tenant).all():
-                serving.catalogue.remove(key, at_ms)
+    async def delete(self, tenant: str, keys: Keys) -> None:
+        """Remove items from every collection and overlay; a later state of one brings it back."""
+        for serving in self._tenants.get(tenant).all():
+            for key in keys.tolist():
+                serving.catalogue.forget(key)
         await self._content.delete(tenant, keys)
         for serving in self._tenants.get(tenant).all():
             if serving.factors is not None:
@@ -156,11 +156,9 @@ class Embeddings:
         try:
             check_attributes([embedding.item.fields])
             if vector is not None:
-                if not 1 <= len(vector) <= MAX_DIMENSIONS:
-                    raise InvalidArgumentError(f"a vector has 1 to {MAX_DIMENSIONS} numbers", field="vector")
                 model_id = embedding.mark.model_id
-                stored = next((each for each in self._content.all(tenant) if each.model_id == model_id), None)
-                space = stored.index.space if stored else Space(len(vector), Distance.COSINE)
+                stored = next((each for each in self._content.all(tenant) if each.stored.model_id == model_id), None)
+                space = stored.index.space if stored else Space(min(len(vector), MAX_DIMENSIONS), Distance.COSINE)
                 space.check_points(_points([embedding]))
         except InvalidArgumentError as error:
             return error

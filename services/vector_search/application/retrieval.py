@@ -1,7 +1,7 @@
 """Candidates, similar items and explanations: the tables first, the dense index where they say too little."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class SimilarQuery:
     key: int
     limit: int
     conditions: Filter = ()
-    source_weights: dict[str, float] | None = None
+    source_weights: Mapping[str, float] | None = None
 
 
 class Retrieval:
@@ -74,14 +74,9 @@ class Retrieval:
             for query in queries
         ]
 
-    async def explain(
-        self, tenant: str, query: UserQuery, keys: Keys, *, limit: int
-    ) -> list[Contribution]:
+    def explain(self, tenant: str, query: UserQuery, keys: Keys, *, limit: int) -> list[Contribution]:
         """Give for each of the items which history items gave most to its score, through which source."""
-        serving = self._tenants.get(tenant).active
-        return await asyncio.get_running_loop().run_in_executor(
-            self._pool, lambda: explain(serving.retriever, query, keys, limit=limit)
-        )
+        return explain(self._tenants.get(tenant).active.retriever, query, keys, limit=limit)
 
     def close(self) -> None:
         """End the threads."""
@@ -114,8 +109,10 @@ class Retrieval:
                 vector = wanted_vector(query, stored)
                 if vector is None:
                     continue
-                barred = query.exclude_keys if query.include_history else np.concatenate(
-                    [query.exclude_keys, query.history_keys]
+                barred = (
+                    query.exclude_keys
+                    if query.include_history
+                    else np.concatenate([query.exclude_keys, query.history_keys])
                 )
                 found = await search_open(
                     index, serving.catalogue, vector, limit=query.limit, conditions=query.conditions, exclude=barred

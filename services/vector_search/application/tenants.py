@@ -81,9 +81,10 @@ class Tenant:
             serving.apply(change)
 
     def switch(self, serving: Serving) -> None:
-        """Let a version answer from now on; what answered before stays for a rollback."""
+        """Let a version answer from now on; the version that answered before stays for a rollback."""
         if serving is not self.active:
-            self.previous, self.active = self.active, serving
+            self.previous = self.active if self.active.version.name else None
+            self.active = serving
 
 
 class Tenants:

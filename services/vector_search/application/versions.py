@@ -82,9 +82,8 @@ class Versions:
         async with self._locks.setdefault(tenant_name, asyncio.Lock()):
             tenant = self._tenants.get(tenant_name)
             if tenant.active.version.name == name:
-                previous = tenant.previous
-                recall = await self._recall(tenant_name, tenant.active.version)
-                return Activated(previous.version.name if previous else "", recall)
+                previous = tenant.previous.version.name if tenant.previous else ""
+                return Activated(previous, await self._recall(tenant_name, tenant.active.version))
             serving = tenant.previous
             if serving is None or serving.version.name != name:
                 serving = await self._bring_up(tenant, name)
@@ -92,7 +91,8 @@ class Versions:
                 recall = await self._recall(tenant_name, serving.version)
                 if recall < self._least_recall:
                     raise FailedPreconditionError(
-                        f"the search of version {name} finds {recall:.3f} of the nearest, {self._least_recall} is asked for"
+                        f"the search of version {name} finds {recall:.3f} of the nearest,"
+                        f" at least {self._least_recall} is asked for"
                     )
                 before, leaving = tenant.active, tenant.previous
                 tenant.switch(serving)
@@ -127,19 +127,21 @@ class Versions:
                 for change in changes:
                     serving.apply(change)
                 await asyncio.sleep(0)
-            await self._bring_up_content(tenant.name, version)
+            await self._bring_up_content(tenant.name, serving)
             serving.factors = await self._build_factors(tenant.name, version)
         except BaseException:
             tenant.building.remove(serving)
             raise
         return serving
 
-    async def _bring_up_content(self, tenant_name: str, version: ModelVersion) -> None:
-        """Index the vectors of the version's encoder anew, with those of the version that are not there."""
-        if not version.encoder or not len(version.content_keys):
-            return
-        space = Space(version.content_vectors.shape[1], Distance.COSINE)
-        await self._content.rebuild(tenant_name, version.encoder, space, self._content_pages(tenant_name, version))
+    async def _bring_up_content(self, tenant_name: str, serving: Serving) -> None:
+        """See that the vectors of the version's encoder are there and indexed, without those of deleted items."""
+        version = serving.version
+        wanted = np.array([key for key in version.content_keys.tolist() if serving.catalogue.has(key)], np.int64)
+        if len(wanted) and await self._content.needs_rebuild(tenant_name, version.encoder, wanted):
+            space = Space(version.content_vectors.shape[1], Distance.COSINE)
+            pages = self._content_pages(tenant_name, serving)
+            await self._content.rebuild(tenant_name, version.encoder, space, pages)
 
     async def _build_factors(self, tenant_name: str, version: ModelVersion) -> DenseIndex | None:
         if not len(version.factors.items):
@@ -148,14 +150,15 @@ class Versions:
         pages = self._factor_pages(tenant_name, version)
         return await self._dense.build(tenant_name, f"factors.{version.name}", space, pages)
 
-    async def _content_pages(self, tenant_name: str, version: ModelVersion) -> AsyncIterator[Points]:
+    async def _content_pages(self, tenant_name: str, serving: Serving) -> AsyncIterator[Points]:
         """Give the version's content vectors with the fields of their items; those without an item are left out."""
+        version = serving.version
         places = {int(key): place for place, key in enumerate(version.content_keys)}
         keys, rows, payloads = [], [], []
         mark = Mark(version.encoder, "")
         fields = self._models.fields(tenant_name, version.name)
         for key, item in zip(version.items.keys.tolist(), fields, strict=True):
-            if key in places:
+            if key in places and serving.catalogue.has(key):
                 keys.append(key)
                 rows.append(places[key])
                 payloads.append(Payload(item, mark))

@@ -133,6 +133,12 @@ class Catalogue:
         self._enter(number, at_ms)
         return True
 
+    def forget(self, key: int) -> None:
+        """Take an item out in the state in which it is known; any later state counts again."""
+        number = self.numbering.find_one(key)
+        if number >= 0 and self._updated[number] != ALWAYS_MS:
+            self.remove(key, int(self._updated[number]) + 1)
+
     def available(self) -> Mask:
         """Give the mask of what may be recommended to anybody now: there, not hidden, within its window."""
         now_ms = self._clock.now_ms()
@@ -164,7 +170,7 @@ class Catalogue:
         numbers = self.numbering.find(keys)
         heard_of = (numbers >= 0) & (self._updated[numbers] != ALWAYS_MS)
         allowed = (self.available() & self.passing(conditions))[numbers] != 0
-        return ~heard_of | allowed
+        return np.asarray(~heard_of | allowed, np.bool_)
 
     def _is_news(self, number: int, at_ms: int) -> bool:
         """Of two changes at the same moment the one that comes later counts; the version holds its own already."""

@@ -76,7 +76,10 @@ class FieldColumn:
 class ColumnStore(Protocol):
     """Where a version's columns are; a column is read when a filter first names its field."""
 
-    rows: int
+    @property
+    def rows(self) -> int:
+        """How many items there are."""
+        ...
 
     def column(self, name: str) -> FieldColumn | None:
         """Give a field's column, None when no item has the field."""
@@ -118,7 +121,9 @@ class _Growing:
         return FieldColumn(
             present=np.array(self.present, np.int32),
             text_hashes=hashes,
-            text_starts=np.concatenate([np.zeros(1, np.int64), np.cumsum([len(rows) for rows in lists], dtype=np.int64)]),
+            text_starts=np.concatenate(
+                [np.zeros(1, np.int64), np.cumsum([len(rows) for rows in lists], dtype=np.int64)]
+            ),
             text_rows=np.array([row for rows in lists for row in rows], np.int32),
             number_rows=np.array(self.number_rows, np.int32),
             numbers=np.array(self.numbers, np.float64),

@@ -9,7 +9,7 @@ rows that it touched. Inner loops are free of branches and of calls with arrays,
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
@@ -17,10 +17,12 @@ import numpy.typing as npt
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_compiled: Callable[[Function], Function] = numba.njit(cache=True, nogil=True)
+_compiled = cast("Callable[[Function], Function]", numba.njit(cache=True, nogil=True))
+_intrinsic = cast("Callable[[Callable[..., Any]], Callable[[Any], Any]]", intrinsic)
 
 # The columns of Model.tables.
 INDPTR, INDICES, WEIGHTS, HALF, ROWS = 0, 1, 2, 3, 4
@@ -108,6 +110,20 @@ class Scratch(NamedTuple):
     """[numbers + 1]: the items whose row is not zero."""
 
 
+class Accounts(NamedTuple):
+    """For each chosen item, what one history item has given through all sources so far.
+
+    When the next history item begins to give, the account is closed and compared with the best.
+    """
+
+    amounts: npt.NDArray[np.float32]
+    """[most]: what the giver has given."""
+    givers: npt.NDArray[np.int32]
+    """[most]: whose account it is, -1: nobody's yet."""
+    best: npt.NDArray[np.float32]
+    """[most]: the largest closed account."""
+
+
 class Found(NamedTuple):
     """Where the answers go; only the first `counts[user]` places of each row are written."""
 
@@ -127,7 +143,7 @@ class Found(NamedTuple):
     """[users, dimensions]: the users' factor vectors."""
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # numba ships no types
+@_intrinsic
 def _pointer(_context: Any, address: Any) -> Any:
     """Turn an address into a pointer that numba.carray accepts."""
 
@@ -239,9 +255,7 @@ def group_edges(
 def retrieve(model: Model, users: Users, scratch: Scratch, found: Found) -> None:
     """Find every user's candidates with their features and reasons."""
     room = found.numbers.shape[1]
-    account = np.empty(room, np.float32)
-    account_of = np.empty(room, np.int32)
-    best = np.empty(room, np.float32)
+    accounts = Accounts(np.empty(room, np.float32), np.empty(room, np.int32), np.empty(room, np.float32))
     positions = np.empty(len(users.history), np.float32)
     for user in range(len(users.limits)):
         begin = users.starts[user]
@@ -253,11 +267,11 @@ def retrieve(model: Model, users: Users, scratch: Scratch, found: Found) -> None
         found.counts[user] = count
         _describe(model, scratch, found.numbers[user, :count], found.vectors[user], found.features[user])
         if count:
-            account[:count] = 0.0
-            account_of[:count] = -1
-            best[:count] = 0.0
+            accounts.amounts[:count] = 0.0
+            accounts.givers[:count] = -1
+            accounts.best[:count] = 0.0
             found.because[user, :count] = -1
-            _trace(model, users, user, positions, scratch, account, account_of, best, found.because[user, :count])
+            _trace(model, users, user, positions, scratch, accounts, found.because[user, :count])
         for i in range(marks):
             scratch.rows[scratch.marked[i], :] = 0.0
         for i in range(count):
@@ -309,19 +323,26 @@ def _pull(parameters: Any, strength: Any, index: Any, shared: Any, gap_s: Any) -
 
 
 @_compiled
+def _row(tables: Any, source: Any, row: Any) -> Any:
+    """Give where a row begins and ends, and its table's indices and weights, the latter as both types."""
+    indptr = carray(_pointer(tables[source, INDPTR]), tables[source, ROWS] + 1, np.int64)
+    first = indptr[row]
+    last = indptr[row + 1]
+    indices = carray(_pointer(tables[source, INDICES]), last, np.int32)
+    singles = carray(_pointer(tables[source, WEIGHTS]), last, np.float32)
+    halves = carray(_pointer(tables[source, WEIGHTS]), last, np.uint16)
+    return first, last, indices, singles, halves
+
+
+@_compiled
 def _accumulate(model: Any, users: Any, user: Any, positions: Any, scratch: Any, marks: Any, vector: Any) -> Any:
     """Add up the rows of the history, source by source, and its factors; give marks and the rows that were there."""
     tables = model.tables
-    half_values = model.half_values
-    rows = scratch.rows
-    marked = scratch.marked
     sources = tables.shape[0]
-    visits = rows.shape[1] - 1
     begin = users.starts[user]
-    end = users.starts[user + 1]
     vector[:] = 0.0
     known = 0
-    for i in range(begin, end):
+    for i in range(begin, users.starts[user + 1]):
         row = users.history[i]
         if row < 0:
             continue
@@ -332,41 +353,55 @@ def _accumulate(model: Any, users: Any, user: Any, positions: Any, scratch: Any,
             if pull == 0.0 or not users.reads[user, source]:
                 continue
             if row < tables[source, ROWS]:
-                indptr = numba.carray(_pointer(tables[source, INDPTR]), tables[source, ROWS] + 1, np.int64)
-                first = indptr[row]
-                last = indptr[row + 1]
-                indices = numba.carray(_pointer(tables[source, INDICES]), last, np.int32)
-                singles = numba.carray(_pointer(tables[source, WEIGHTS]), last, np.float32)
-                halves = numba.carray(_pointer(tables[source, WEIGHTS]), last, np.uint16)
-                half = tables[source, HALF]
-                spoke = spoke or last > first
-                for j in range(first, last):
-                    item = np.uintp(indices[j])
-                    seen = rows[item, visits]
-                    rows[item, visits] = seen + np.float32(1.0)
-                    marked[marks] = item
-                    marks += seen == 0.0
-                    rows[item, source] += pull * (half_values[halves[j]] if half else singles[j])
-            if source == model.overlay_source:
-                edge = model.heads[row]
-                spoke = spoke or edge >= 0
-                while edge >= 0:
-                    item = np.uintp(model.targets[edge])
-                    seen = rows[item, visits]
-                    rows[item, visits] = seen + np.float32(1.0)
-                    marked[marks] = item
-                    marks += seen == 0.0
-                    rows[item, source] += pull * model.edge_weights[edge]
-                    edge = model.next_edges[edge]
+                marks, entries = _add_row(model, source, row, pull, scratch.rows, scratch.marked, marks)
+                spoke = spoke or entries > 0
+            if source == model.overlay_source and model.heads[row] >= 0:
+                marks = _add_edges(model, row, pull, scratch.rows, scratch.marked, marks)
+                spoke = True
         known += spoke
-        if row < model.factors[FACTOR_ROWS]:
-            pull = _pull(model.parameters[sources], users.strengths[i], i - begin, positions[i], gap_s)
-            if pull != 0.0:
-                shape = (model.factors[FACTOR_ROWS], model.factors[DIMENSIONS])
-                fold_in = numba.carray(_pointer(model.factors[FOLD_IN]), shape, np.float32)
-                for d in range(len(vector)):
-                    vector[d] += pull * fold_in[row, d]
+        pull = _pull(model.parameters[sources], users.strengths[i], i - begin, positions[i], gap_s)
+        if row < model.factors[FACTOR_ROWS] and pull != 0.0:
+            fold_in = carray(_pointer(model.factors[FOLD_IN]), (model.factors[FACTOR_ROWS], len(vector)), np.float32)
+            for d in range(len(vector)):
+                vector[d] += pull * fold_in[row, d]
     return marks, known
+
+
+@_compiled
+def _add_row(model: Any, source: Any, row: Any, pull: Any, rows: Any, marked: Any, marks: Any) -> Any:
+    """Add a table's row to the items' rows; give the marks then, and how many entries the row has."""
+    half_values = model.half_values
+    half = model.tables[source, HALF]
+    visits = rows.shape[1] - 1
+    first, last, indices, singles, halves = _row(model.tables, source, row)
+    for j in range(first, last):
+        item = np.uintp(indices[j])
+        seen = rows[item, visits]
+        rows[item, visits] = seen + np.float32(1.0)
+        marked[marks] = item
+        marks += seen == 0.0
+        rows[item, source] += pull * (half_values[halves[j]] if half else singles[j])
+    return marks, last - first
+
+
+@_compiled
+def _add_edges(model: Any, row: Any, pull: Any, rows: Any, marked: Any, marks: Any) -> Any:
+    """Add a row of the overlay to the items' rows; give the marks then."""
+    source = model.overlay_source
+    next_edges = model.next_edges
+    targets = model.targets
+    weights = model.edge_weights
+    visits = rows.shape[1] - 1
+    edge = model.heads[row]
+    while edge >= 0:
+        item = np.uintp(targets[edge])
+        seen = rows[item, visits]
+        rows[item, visits] = seen + np.float32(1.0)
+        marked[marks] = item
+        marks += seen == 0.0
+        rows[item, source] += pull * weights[edge]
+        edge = next_edges[edge]
+    return marks
 
 
 @_compiled
@@ -379,7 +414,7 @@ def _select(model: Any, users: Any, user: Any, scratch: Any, marks: Any, numbers
     chosen = scratch.chosen
     fresh = 0
     if model.fresh_from < len(model.keys):
-        quota = np.int64(limit * model.fresh_share)
+        quota = np.int64(np.ceil(limit * model.fresh_share))
         fresh = _gather(model, users.source_weights[user], scratch, marks, model.fresh_from, quota, numbers, scores)
     fresh_numbers = numbers[:fresh].copy()
     fresh_scores = scores[:fresh].copy()
@@ -474,7 +509,7 @@ def _describe(model: Any, scratch: Any, numbers: Any, vector: Any, features: Any
     sources = model.tables.shape[0]
     columns = model.columns
     shape = (model.factors[FACTOR_ROWS], model.factors[DIMENSIONS])
-    item_factors = numba.carray(_pointer(model.factors[ITEM_FACTORS]), shape, np.float32)
+    item_factors = carray(_pointer(model.factors[ITEM_FACTORS]), shape, np.float32)
     for place in range(len(numbers)):
         item = numbers[place]
         scratch.chosen[item] = 1
@@ -491,26 +526,9 @@ def _describe(model: Any, scratch: Any, numbers: Any, vector: Any, features: Any
 
 
 @_compiled
-def _trace(
-    model: Any,
-    users: Any,
-    user: Any,
-    positions: Any,
-    scratch: Any,
-    account: Any,
-    account_of: Any,
-    best: Any,
-    because: Any,
-) -> None:
-    """Find which history item gave most to each chosen item: the same rows again, looking at the chosen only.
-
-    A chosen item's account adds up what one history item gives through all sources; when the next one begins to give,
-    the account is closed and compared with the best so far.
-    """
+def _trace(model: Any, users: Any, user: Any, positions: Any, scratch: Any, accounts: Any, because: Any) -> None:
+    """Find which history item gave most to each chosen item: the same rows again, looking at the chosen only."""
     tables = model.tables
-    half_values = model.half_values
-    chosen = scratch.chosen
-    slots = scratch.slots
     begin = users.starts[user]
     for i in range(begin, users.starts[user + 1]):
         row = users.history[i]
@@ -524,41 +542,56 @@ def _trace(
             if pull == 0.0 or not users.reads[user, source]:
                 continue
             if row < tables[source, ROWS]:
-                indptr = numba.carray(_pointer(tables[source, INDPTR]), tables[source, ROWS] + 1, np.int64)
-                last = indptr[row + 1]
-                indices = numba.carray(_pointer(tables[source, INDICES]), last, np.int32)
-                singles = numba.carray(_pointer(tables[source, WEIGHTS]), last, np.float32)
-                halves = numba.carray(_pointer(tables[source, WEIGHTS]), last, np.uint16)
-                half = tables[source, HALF]
-                for j in range(indptr[row], last):
-                    item = np.uintp(indices[j])
-                    if chosen[item]:
-                        slot = slots[item]
-                        share = pull * (half_values[halves[j]] if half else singles[j])
-                        if account_of[slot] == i - begin:
-                            account[slot] += share
-                            continue
-                        if account[slot] > best[slot]:
-                            best[slot] = account[slot]
-                            because[slot] = account_of[slot]
-                        account[slot] = share
-                        account_of[slot] = i - begin
-            if source == model.overlay_source:
-                edge = model.heads[row]
-                while edge >= 0:
-                    item = np.uintp(model.targets[edge])
-                    share = pull * model.edge_weights[edge]
-                    edge = model.next_edges[edge]
-                    if chosen[item]:
-                        slot = slots[item]
-                        if account_of[slot] == i - begin:
-                            account[slot] += share
-                            continue
-                        if account[slot] > best[slot]:
-                            best[slot] = account[slot]
-                            because[slot] = account_of[slot]
-                        account[slot] = share
-                        account_of[slot] = i - begin
+                _credit_row(model, source, row, pull, i - begin, scratch, accounts, because)
+            if source == model.overlay_source and model.heads[row] >= 0:
+                _credit_edges(model, row, pull, i - begin, scratch, accounts, because)
     for slot in range(len(because)):
-        if account[slot] > best[slot]:
-            because[slot] = account_of[slot]
+        if accounts.amounts[slot] > accounts.best[slot]:
+            because[slot] = accounts.givers[slot]
+
+
+@_compiled
+def _credit_row(
+    model: Any, source: Any, row: Any, pull: Any, giver: Any, scratch: Any, accounts: Any, because: Any
+) -> None:
+    """Book what a history item gives to the chosen items through a table."""
+    half_values = model.half_values
+    half = model.tables[source, HALF]
+    chosen = scratch.chosen
+    slots = scratch.slots
+    amounts = accounts.amounts
+    givers = accounts.givers
+    best = accounts.best
+    first, last, indices, singles, halves = _row(model.tables, source, row)
+    for j in range(first, last):
+        item = np.uintp(indices[j])
+        if chosen[item]:
+            slot = slots[item]
+            if givers[slot] != giver:
+                if amounts[slot] > best[slot]:
+                    best[slot] = amounts[slot]
+                    because[slot] = givers[slot]
+                amounts[slot] = 0.0
+                givers[slot] = giver
+            amounts[slot] += pull * (half_values[halves[j]] if half else singles[j])
+
+
+@_compiled
+def _credit_edges(model: Any, row: Any, pull: Any, giver: Any, scratch: Any, accounts: Any, because: Any) -> None:
+    """Book what a history item gives to the chosen items through the overlay."""
+    amounts = accounts.amounts
+    givers = accounts.givers
+    best = accounts.best
+    edge = model.heads[row]
+    while edge >= 0:
+        item = np.uintp(model.targets[edge])
+        if scratch.chosen[item]:
+            slot = scratch.slots[item]
+            if givers[slot] != giver:
+                if amounts[slot] > best[slot]:
+                    best[slot] = amounts[slot]
+                    because[slot] = givers[slot]
+                amounts[slot] = 0.0
+                givers[slot] = giver
+            amounts[slot] += pull * model.edge_weights[edge]
+        edge = model.next_edges[edge]

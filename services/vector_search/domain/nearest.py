@@ -61,6 +61,4 @@ def add_nearest(retriever: Retriever, query: UserQuery, candidates: Candidates, 
     because = np.full(count, -1, np.int32)
     because[:old] = candidates.because
     best = np.lexsort((keys, -scores))[: query.limit]
-    return replace(
-        candidates, keys=keys[best], scores=scores[best], features=features[:, best], because=because[best]
-    )
+    return replace(candidates, keys=keys[best], scores=scores[best], features=features[:, best], because=because[best])

@@ -44,6 +44,8 @@ class Collection:
 
     name: str
     model_id: str
+    indexed: int = 0
+    """How many points it had when it was built."""
 
 
 class DenseStore(Protocol):

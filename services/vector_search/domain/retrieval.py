@@ -16,6 +16,8 @@ from vector_search.domain.overlay import Overlay
 FRESH_SHARE = 0.1
 """The part of a list that new items get at least, once a model is there that does not know them."""
 
+# Through it alone new items are found; a model that wants no more of it than a feature must not shut them out.
+_LEAST_CONTENT_WEIGHT = 1e-3
 _HALF_VALUES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 _NO_KEYS: Keys = np.empty(0, np.int64)
 
@@ -109,6 +111,8 @@ class Retriever:
         self._overlay = overlay
         self._names = tuple(source.name for source in version.sources)
         self._weights = np.array([source.weight for source in version.sources], np.float32)
+        content = version.content_source
+        self._weights[content] = max(self._weights[content], _LEAST_CONTENT_WEIGHT)
         self._all = np.ones(len(self._names), np.uint8)
         self._tables = np.array([source.table.as_row() for source in version.sources], np.int64)
         self._parameters = np.array(
@@ -222,7 +226,7 @@ class Retriever:
 
 def run_batches(batches: Sequence[PreparedBatch]) -> list[Candidates]:
     """Run prepared batches and give the candidates in the order of the queries."""
-    answers = {}
+    answers: dict[int, Candidates] = {}
     for batch in batches:
         answers.update(zip(batch.places, batch.run(), strict=True))
     return [answers[place] for place in sorted(answers)]

@@ -1,4 +1,4 @@
-"""Item–item tables: for each history item the items it speaks for, with signed weights."""
+"""Item-item tables: for each history item the items it speaks for, with signed weights."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class SourceParameters:
     """How a source weighs the items of a history.
 
     The item at position p, 0 being the newest, that was touched s seconds before the newest counts for
-    strength · scale · .5^(p / half_life_items) · (time_floor + (1 − time_floor) · .5^(s / half_life_s)).
+    strength · scale · .5^(p / half_life_items) · (time_floor + (1 - time_floor) · .5^(s / half_life_s)).
     """
 
     scale: float = 1.0

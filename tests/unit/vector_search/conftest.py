@@ -32,4 +32,3 @@ async def trained(tmp_path: Path, log: MemoryEventLog) -> AsyncIterator[Replica]
     draft().write(tmp_path / "models", active=True)
     async with running(Replica(tmp_path / "models", log, ExactDenseStore())) as each:
         yield each
-

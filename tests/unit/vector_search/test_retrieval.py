@@ -40,7 +40,9 @@ def dense_table(seed: int) -> Matrix:
 DENSE = {"cooccurrence": dense_table(1), "session": dense_table(2), CONTENT: dense_table(3)}
 PARAMETERS = {
     "cooccurrence": SourceParameters(scale=0.5),
-    "session": SourceParameters(half_life_items=2.0, ties_share_position=True, half_life_s=100.0, time_floor=0.3, max_history=4),
+    "session": SourceParameters(
+        half_life_items=2.0, ties_share_position=True, half_life_s=100.0, time_floor=0.3, max_history=4
+    ),
     CONTENT: SourceParameters(scale=2.0, half_life_items=3.0),
 }
 WEIGHTS = {"cooccurrence": 1.0, "session": 0.7, CONTENT: 0.2}
@@ -51,7 +53,9 @@ LOG_POPULARITY = np.random.default_rng(6).random(N).astype(np.float32)
 
 
 def make_version() -> ModelVersion:
-    columns = MemoryColumns(build_columns([{"genre": ("a", "b") if i % 2 else "b", "year": 1990.0 + i} for i in range(N)]), N)
+    columns = MemoryColumns(
+        build_columns([{"genre": ("a", "b") if i % 2 else "b", "year": 1990.0 + i} for i in range(N)]), N
+    )
     items = VersionItems(
         KEYS,
         np.full(N, 1_000, np.int64),
@@ -193,7 +197,9 @@ def test_source_weights_choose_the_sources(world: World) -> None:
 
 def test_ties_go_to_the_smaller_key() -> None:
     version = make_version()
-    flat = ModelVersion("flat", version.items, (Source(CONTENT, to_table(np.ones((N, N), np.float32)), SourceParameters()),))
+    flat = ModelVersion(
+        "flat", version.items, (Source(CONTENT, to_table(np.ones((N, N), np.float32)), SourceParameters()),)
+    )
     (found,) = World(flat).ask(query([10], strengths=np.ones(1, np.float32), limit=7))
     assert found.keys.tolist() == KEYS[:7].tolist()
 
@@ -208,7 +214,9 @@ def test_filters_and_hidden_items(world: World) -> None:
         query([2], limit=N, conditions=late, strengths=np.ones(1, np.float32)),
         query([2], limit=N, conditions=odd + late, strengths=np.ones(1, np.float32)),
     )
-    numbers = {name: np.searchsorted(KEYS, found.keys) for name, found in (("g", by_genre), ("y", by_year), ("b", both))}
+    numbers = {
+        name: np.searchsorted(KEYS, found.keys) for name, found in (("g", by_genre), ("y", by_year), ("b", both))
+    }
     assert len(numbers["g"])
     assert (numbers["g"] % 2 == 1).all()
     assert (numbers["y"] >= 30).all()
@@ -254,7 +262,9 @@ def test_a_batch_prepared_before_the_catalogue_grew_is_safe() -> None:
     world = World(UNTRAINED_MODEL)
     for key in range(100):
         world.arrive(key, list(range(max(0, key - 5), key)))
-    (prepared,) = world.retriever.prepare([UserQuery(np.arange(100), np.ones(100, np.float32), np.zeros(100, np.float32), 50, include_history=True)])
+    (prepared,) = world.retriever.prepare(
+        [UserQuery(np.arange(100), np.ones(100, np.float32), np.zeros(100, np.float32), 50, include_history=True)]
+    )
     for key in range(100, 5_000):
         world.arrive(key, list(range(key - 100, key - 90)))
     (found,) = prepared.run()
