@@ -18,6 +18,8 @@ CANDIDATES = 300
 _CHUNK = 512  # queries scored at once; bounds the dense scores to 512 * N floats
 _SCALE_QUERIES = 200
 _DENSE_FROM = 0.02
+_SILENT = 1e-12
+"""A mean square share below this is rounding: so small are iALS factors that the ridge has shrunk away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,15 @@ def weigh(source: str, queries: Queries, recipe: Recipe) -> sp.csr_array:
 
 
 def measure_scale(source: str, components: Components, queries: Queries, recipe: Recipe) -> float:
-    """Give 1 / root mean square of the raw shares on some queries; the graph's come unscaled from its service."""
+    """Give 1 / root mean square of the raw shares on some queries, 0 for a source that says nothing.
+
+    The graph's shares come unscaled from its service.
+    """
     if source == "graph":
         return 1.0
     scores = components.score(source, weigh(source, queries, recipe)[:_SCALE_QUERIES])
     mean_square = float((scores.astype(np.float64) ** 2).mean())
-    return mean_square**-0.5 if mean_square > 0.0 else 1.0
+    return mean_square**-0.5 if mean_square > _SILENT else 0.0
 
 
 @dataclass(frozen=True, slots=True)

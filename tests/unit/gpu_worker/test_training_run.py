@@ -79,6 +79,25 @@ def test_a_model_names_everything_that_serves_it() -> None:
     assert model.report["tried"][0]["kept"]
 
 
+def test_factors_that_shrank_to_nothing_have_no_say() -> None:
+    full = data()
+    first = full.user_keys < 12
+    few = TrainingData(
+        item_keys=full.item_keys,
+        items=full.items,
+        user_keys=full.user_keys[first],
+        interaction_keys=full.interaction_keys[first],
+        weights=full.weights[first],
+        times_ms=full.times_ms[first],
+        vector_keys=full.vector_keys,
+        vectors=full.vectors,
+    )
+    model = train(few, hold_out=HoldOut.TIME, seed=1, progress=lambda _stage, _part: None, threads=1)
+    assert np.abs(model.factors.items).max() < 1e-6  # so it is on so little data
+    assert model.factors.settings.scale == 0.0
+    assert model.serving["weights"][model.serving["features"].index("sqrt(factors)")] == 0.0
+
+
 def test_progress_only_grows() -> None:
     parts: list[float] = []
     train(data(), hold_out=HoldOut.RANDOM, seed=2, progress=lambda _stage, part: parts.append(part), threads=1)
