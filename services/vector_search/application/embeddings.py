@@ -60,7 +60,8 @@ class Embeddings:
     ) -> list[Neighbours | ServiceError]:
         """Store embeddings of one tenant and give each one's nearest other items.
 
-        An embedding without a vector keeps the stored one; one that is refused does not concern the others.
+        An embedding without a vector keeps the stored one, and is a NotFoundError when none is stored; one that is
+        refused does not concern the others.
         """
         outcomes: list[Neighbours | ServiceError] = [self._check(tenant, each) or nothing_near() for each in embeddings]
         good = [place for place, outcome in enumerate(outcomes) if not isinstance(outcome, ServiceError)]
@@ -73,10 +74,7 @@ class Embeddings:
                 by_encoder.setdefault(embeddings[place].mark.model_id, []).append(place)
         for model_id, places in by_encoder.items():
             await self._content.write(tenant, model_id, _points([embeddings[place] for place in places]))
-        kept = [embeddings[place].item for place in good if embeddings[place].vector is None]
-        if kept:
-            keys = np.array([item.key for item in kept], np.int64)
-            await self._content.set_attributes(tenant, keys, [item.fields for item in kept])
+        await self._keep_vectors(tenant, embeddings, good, outcomes)
         await self._tell_factors(tenant, [embeddings[place].item for place in good])
         if neighbours:
             await self._add_neighbours(tenant, embeddings, good, outcomes, neighbours)
@@ -164,6 +162,29 @@ class Embeddings:
             return error
         return None
 
+    async def _keep_vectors(
+        self,
+        tenant: str,
+        embeddings: Sequence[Embedding],
+        good: Sequence[int],
+        outcomes: list[Neighbours | ServiceError],
+    ) -> None:
+        """Replace what the items without a new vector are filtered by."""
+        places = [place for place in good if embeddings[place].vector is None]
+        if not places:
+            return
+        keys = np.array([embeddings[place].item.key for place in places], np.int64)
+        await self._content.set_attributes(tenant, keys, [embeddings[place].item.fields for place in places])
+        for model_id in {embeddings[place].mark.model_id for place in places}:
+            asked = [place for place in places if embeddings[place].mark.model_id == model_id]
+            async with self._content.reading(tenant, model_id) as index:
+                keys = np.array([embeddings[place].item.key for place in asked], np.int64)
+                marks = [None] * len(asked) if index is None else await index.marks(keys)
+            for place, mark in zip(asked, marks, strict=True):
+                if mark is None:
+                    key = embeddings[place].item.key
+                    outcomes[place] = NotFoundError(f"item {key} has no vector to keep: send one", field="vector")
+
     async def _add_neighbours(
         self,
         tenant: str,
@@ -172,6 +193,7 @@ class Embeddings:
         outcomes: list[Neighbours | ServiceError],
         count: int,
     ) -> None:
+        good = [place for place in good if not isinstance(outcomes[place], ServiceError)]
         for model_id in {embeddings[place].mark.model_id for place in good}:
             places = [place for place in good if embeddings[place].mark.model_id == model_id]
             async with self._content.reading(tenant, model_id) as index:

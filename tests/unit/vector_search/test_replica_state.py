@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recommendation.vector_search.v1 import vector_search_pb2 as pb
-from servicekit.arrays import pack_floats
+from servicekit.arrays import Floats, pack_floats
 from servicekit.eventlog.memory import MemoryEventLog
 from servicekit.eventlog.port import NewRecord
 from servicekit.eventlog.topics import CONTENT_CHANGED
@@ -41,6 +41,13 @@ async def embed_all(replica: Replica, count: int = COUNT) -> None:
     for item, result in zip(films, answer.results, strict=True):
         keys = np.frombuffer(result.neighbour_keys, np.int64).tolist()
         await replica.embedded(item, keys, np.frombuffer(result.neighbour_scores, np.float32).tolist())
+
+
+async def nearest(replica: Replica, vector: Floats, collection: pb.Collection.ValueType) -> list[int]:
+    query = pb.SearchByVectorRequest.Query(tenant=TENANT, vector=pack_floats(vector), collection=collection)
+    (result,) = (await replica.stub.SearchByVector(pb.SearchByVectorRequest(queries=[query]))).results
+    found: list[int] = np.frombuffer(result.item_keys, np.int64).tolist()
+    return found
 
 
 async def refused(replica: Replica, version: str) -> grpc.StatusCode:
@@ -146,11 +153,9 @@ async def test_what_cannot_be_served_is_refused_and_the_active_one_goes_on(train
         return name
 
     names = [f"20240105T000000-0000000{number}" for number in range(4)]
-    assert (
-        await refused(trained, broken(names[0], "cooccurrence.indices.npy", b"nonsense"))
-        is grpc.StatusCode.FAILED_PRECONDITION
-    )
-    assert await refused(trained, broken(names[1], "manifest.json", b"{")) is grpc.StatusCode.FAILED_PRECONDITION
+    damaged = grpc.StatusCode.FAILED_PRECONDITION
+    assert await refused(trained, broken(names[0], "cooccurrence.indices.npy", b"nonsense")) is damaged
+    assert await refused(trained, broken(names[1], "manifest.json", b"{")) is damaged
     folder = draft(names[2]).write(trained.models)
     indices = np.load(folder / "content.indices.npy")
     indices[3] = COUNT
@@ -158,7 +163,7 @@ async def test_what_cannot_be_served_is_refused_and_the_active_one_goes_on(train
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["checksums"] = {}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert await refused(trained, names[2]) is grpc.StatusCode.FAILED_PRECONDITION
+    assert await refused(trained, names[2]) is damaged
     draft(names[3], vectors=np.full((COUNT, 16), np.nan, np.float32)).write(trained.models)
     assert await refused(trained, names[3]) is not grpc.StatusCode.OK
     *_, result = await trained.candidates([ALL[1]])
@@ -244,12 +249,8 @@ async def test_a_restart_gives_the_same_answers(tmp_path: Path, log: MemoryEvent
         after = [await replica.candidates([ALL[number]], limit=30) for number in range(COUNT)]
         assert [each[3] for each in after] == [each[3] for each in before]
         assert (await replica.describe()).embedded_items == COUNT
-        query = np.ones(8)
-        request = pb.SearchByVectorRequest.Query(
-            tenant=TENANT, vector=pack_floats(query), collection=pb.COLLECTION_FACTORS
-        )
-        (found,) = (await replica.stub.SearchByVector(pb.SearchByVectorRequest(queries=[request]))).results
-        assert found.item_keys
+        found = await nearest(replica, np.ones(8, np.float32), pb.COLLECTION_FACTORS)
+        assert len(found) == 10
 
 
 async def test_a_damaged_active_version_does_not_keep_the_service_down(tmp_path: Path, log: MemoryEventLog) -> None:
@@ -269,11 +270,4 @@ async def test_another_encoder_has_a_collection_of_its_own(trained: Replica) -> 
     draft(V2, vectors=vectors()[:, :8], encoder="bigger").write(trained.models)
     await trained.activate(V2)
     assert (await trained.describe()).embedded_items == COUNT
-    result = (
-        await trained.stub.SearchByVector(
-            pb.SearchByVectorRequest(
-                queries=[pb.SearchByVectorRequest.Query(tenant=TENANT, vector=pack_floats(vectors()[3, :8]))]
-            )
-        )
-    ).results[0]
-    assert np.frombuffer(result.item_keys, np.int64)[0] == ALL[3]
+    assert (await nearest(trained, vectors()[3, :8], pb.COLLECTION_CONTENT))[0] == ALL[3]

@@ -23,9 +23,7 @@ def float32s(packed: bytes) -> npt.NDArray[np.float32]:
     return np.frombuffer(packed, np.float32)
 
 
-def where(
-    field: str, operator: common_pb2.FilterOperator, *texts: str, number: float | None = None
-) -> common_pb2.Filter:
+def where(field: str, operator: Any, *texts: str, number: float | None = None) -> common_pb2.Filter:
     values = [common_pb2.AttributeValue(text=text) for text in texts]
     if number is not None:
         values.append(common_pb2.AttributeValue(number=number))
@@ -204,8 +202,9 @@ class TestVectors:
         await replica.upsert([film(number) for number in range(COUNT)], vectors())
         changed = film(7, genres=("noir",))
         changed.updated_at_ms = 9_000
-        answer = await replica.upsert([changed], None, neighbours=2)
+        answer = await replica.upsert([changed, make_item(TENANT, "fresh")], None, neighbours=2)
         assert len(int64s(answer.results[0].neighbour_keys)) == 2
+        assert answer.results[1].error.code == "not_found"
         found = await nearest(replica, vectors()[7], filter=where("genres", EQ, "noir"))
         assert int64s(found.item_keys) == [ALL[7]]
         assert float32s(found.scores)[0] == pytest.approx(1.0, abs=1e-5)
@@ -247,7 +246,7 @@ class TestVectors:
 
     async def test_bad_queries_fail_alone(self, replica: Replica) -> None:
         await replica.upsert([film(1)], vectors()[:1])
-        for vector in (np.ones(15), np.full(16, np.inf), []):
+        for vector in (np.ones(15), np.full(16, np.inf), np.empty(0)):
             assert (await nearest(replica, vector)).error.code == "invalid_argument"
         assert (await nearest(replica, np.ones(16), limit=1_001)).error.code == "invalid_argument"
         assert not (await nearest(replica, np.ones(16))).error.code

@@ -1,0 +1,105 @@
+"""The service as a process on its embedded stores: it starts, is killed, and is itself again."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from recommendation.events.v1 import events_pb2
+from recommendation.vector_search.v1 import vector_search_pb2 as pb
+from recommendation.vector_search.v1 import vector_search_pb2_grpc as pb_grpc
+from servicekit.eventlog.open import open_event_log
+from servicekit.eventlog.port import NewRecord
+from servicekit.eventlog.topics import CONTENT_CHANGED, default_specs
+from servicekit.rpc.client import RpcChannel
+from servicekit.testing import eventually, free_port
+from vector_search.testing import COUNT, TENANT, V1, V2, activate, draft, film, key, user, vectors
+
+ALL = [key(f"f{number}") for number in range(COUNT)]
+
+
+@asynccontextmanager
+async def process(data_dir: Path) -> AsyncIterator[tuple[pb_grpc.VectorSearchServiceStub, asyncio.subprocess.Process]]:
+    port = free_port()
+    environment = {**os.environ, "GRPC_PORT": str(port), "METRICS_PORT": "0", "DATA_DIR": str(data_dir)}
+    child = await asyncio.create_subprocess_exec(sys.executable, "-m", "vector_search", env=environment)
+    try:
+        async with RpcChannel(f"127.0.0.1:{port}", name="vector_search") as channel:
+            health = health_pb2_grpc.HealthStub(channel.channel)
+
+            async def serves() -> bool:
+                try:
+                    answer = await channel.unary(health.Check, health_pb2.HealthCheckRequest(), timeout_s=1.0)
+                except Exception as error:
+                    raise RuntimeError(child.returncode) from error
+                return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+            await eventually(serves, timeout_s=60.0, interval_s=0.05)
+            yield pb_grpc.VectorSearchServiceStub(channel.channel), child
+    finally:
+        if child.returncode is None:
+            child.terminate()
+        await child.wait()
+
+
+def embeddings(count: int = COUNT) -> list[pb.UpsertItemsRequest.Embedding]:
+    matrix = vectors(count)
+    return [
+        pb.UpsertItemsRequest.Embedding(item=film(number), vector=matrix[number].tobytes(), model_id="use")
+        for number in range(count)
+    ]
+
+
+async def candidates(stub: pb_grpc.VectorSearchServiceStub, number: int) -> tuple[str, list[int]]:
+    answer = await stub.RetrieveCandidates(pb.RetrieveCandidatesRequest(queries=[user([ALL[number]], limit=10)]))
+    (result,) = answer.results
+    return result.model_version, np.frombuffer(result.item_keys, np.int64).tolist()
+
+
+@pytest.mark.timeout(300)
+async def test_a_killed_service_is_itself_again(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    log = open_event_log(f"sqlite:///{tmp_path / 'log'}")
+    await log.ensure_topics(default_specs())
+    async with process(tmp_path) as (stub, child):
+        for _ in range(2):  # the same again changes nothing
+            answer = await stub.UpsertItems(pb.UpsertItemsRequest(embeddings=embeddings(), neighbours=3))
+            assert all(len(result.neighbour_keys) == 24 for result in answer.results)
+        draft(V1).write(models)
+        activated = await stub.ActivateVersion(pb.ActivateVersionRequest(tenant=TENANT, version=V1))
+        assert activated.recall_at_10 == 1.0
+        activate(models, TENANT, V1)
+        gone = events_pb2.ContentChanged(event_id="e", occurred_at_ms=9_000)
+        gone.deleted.tenant, gone.deleted.item_type, gone.deleted.item_id = TENANT, "film", "f12"
+        await log.producer().append([NewRecord(CONTENT_CHANGED, f"{TENANT}/film/f12", gone.SerializeToString())])
+
+        async def heard() -> bool:
+            return ALL[12] not in (await candidates(stub, 10))[1]
+
+        await eventually(heard)
+        before = await candidates(stub, 10)
+        assert before[0] == V1
+        # Killed while a version is being built.
+        draft(V2, count=COUNT).write(models)
+        building = asyncio.ensure_future(stub.ActivateVersion(pb.ActivateVersionRequest(tenant=TENANT, version=V2)))
+        await asyncio.sleep(0.2)
+        child.send_signal(signal.SIGKILL)
+        await child.wait()
+        await asyncio.gather(building, return_exceptions=True)
+    async with process(tmp_path) as (stub, child):
+        assert await candidates(stub, 10) == before
+        described = await stub.DescribeVersions(pb.DescribeVersionsRequest(tenant=TENANT))
+        assert [each.version for each in described.versions] == [V1]
+        assert described.embedded_items == COUNT
+        await stub.ActivateVersion(pb.ActivateVersionRequest(tenant=TENANT, version=V2))
+        assert (await candidates(stub, 10))[0] == V2
+        child.terminate()
+        assert await child.wait() == 0
+    await log.close()
