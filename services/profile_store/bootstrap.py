@@ -58,6 +58,7 @@ def make_runner(settings: ProfileStoreSettings, service: ProfileService, log: Ev
         name=GROUP,
         max_batch=settings.consumer_max_batch,
         max_failures_in_a_row=settings.consumer_max_failures_in_a_row,
+        hold_s=settings.consumer_hold_s,
     )
 
 

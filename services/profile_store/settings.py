@@ -18,7 +18,10 @@ class ProfileStoreSettings(ServiceSettings):
     """Megabytes for the histories of the users read last."""
     item_cache_size: int = Field(default=20_000, ge=0)
     """How many of the items read last are kept in memory."""
-    consumer_max_batch: int = Field(default=1_000, ge=1, le=10_000)
+    consumer_max_batch: int = Field(default=5_000, ge=1, le=10_000)
     """The most records of the event log applied at once."""
+    consumer_hold_s: float = Field(default=0.1, ge=0.0, le=10.0)
+    """How long an event waits in the log before the consumer applies it: the gateway writes through meanwhile, and
+    can tell its caller whether what was written is new. Other producers' events wait as long."""
     consumer_max_failures_in_a_row: int = Field(default=100, ge=1)
     """After so many bad records one after the other the service stops, since something else must be wrong."""

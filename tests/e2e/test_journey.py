@@ -189,9 +189,9 @@ def test_bad_input_is_told_by_field_and_stored_nowhere(trained: Stack, body: dic
 
 
 def test_without_the_key_nothing_is_told(trained: Stack) -> None:
-    answer = httpx.get(f"{trained.client.base_url}api/recommendations", params={"user_id": "visitor-1"})
+    answer = httpx.get(trained.client.base_url.join("/api/recommendations"), params={"user_id": "visitor-1"})
     assert answer.status_code == 401
-    assert httpx.get(f"{trained.client.base_url}health/live").status_code == 200
+    assert httpx.get(trained.client.base_url.join("/health/live")).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,8 @@ class ConsumerRunner:
         max_batch: The most records handled at once.
         max_failures_in_a_row: One more ends the run, before its batch is put aside or committed.
         linger_s: How long to wait for a batch to fill once it has a record.
+        hold_s: How long to hold a batch back before it is handled, so that a producer who also writes through to
+            where the effects go is done first and can tell its caller what was new.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class ConsumerRunner:
         max_batch: int = 500,
         max_failures_in_a_row: int = 100,
         linger_s: float = 0.0,
+        hold_s: float = 0.0,
     ) -> None:
         self._consumer = consumer
         self._handle = handle
@@ -102,6 +105,7 @@ class ConsumerRunner:
         self._max_batch = max_batch
         self._max_failures = max_failures_in_a_row
         self._linger_s = linger_s
+        self._hold_s = hold_s
         self._failures_in_a_row = 0
         self._lag_due = 0.0
 
@@ -115,6 +119,7 @@ class ConsumerRunner:
             while not stop.is_set():
                 records = await self._persist(lambda: _unless(stop, self._gather()), stop)
                 if records:
+                    await self._hold(stop)
                     failures = await self._handle_batch(records, stop)
                     self._judge(records, failures)
                     await self._put_aside(failures, stop)
@@ -130,6 +135,11 @@ class ConsumerRunner:
             except TRANSIENT:
                 break  # the next poll tells; what is here must not be lost
         return records
+
+    async def _hold(self, stop: asyncio.Event) -> None:
+        if self._hold_s:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self._hold_s)
 
     async def _handle_batch(self, records: Sequence[Record], stop: asyncio.Event) -> list[RecordFailure]:
         try:
