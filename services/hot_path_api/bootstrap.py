@@ -47,6 +47,11 @@ _POPULAR_ITEMS = 2_000
 _HEALTH_EVERY_S = 1.0
 
 
+def _breaker(name: str) -> CircuitBreaker:
+    """Make the breaker of one service: slow to open, because budgets are short and a busy moment is no outage."""
+    return CircuitBreaker(name, failure_threshold=20, open_s=0.5)
+
+
 class Gateway:
     """The running gateway: its server, and what goes on beside it."""
 
@@ -115,9 +120,7 @@ async def gateway(
         }
         channels, peers = {}, {}
         for name, endpoint in endpoints.items():
-            channels[name] = await stack.enter_async_context(
-                RpcChannel(endpoint, name=name, breaker=CircuitBreaker(name))
-            )
+            channels[name] = await stack.enter_async_context(RpcChannel(endpoint, name=name, breaker=_breaker(name)))
             peers[name] = GrpcPeer(await stack.enter_async_context(RpcChannel(endpoint, name=f"{name}.health")))
         in_flight = settings.batches_in_flight
         profiles = ProfileStoreClient(

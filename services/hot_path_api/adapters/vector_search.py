@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from hot_path_api.adapters.convert import error_from_proto, filter_to_proto
 from hot_path_api.domain.candidates import FACTORS, Candidates, SourceQuery
 from hot_path_api.domain.ports import Contribution, Similar
@@ -192,7 +194,8 @@ def _candidates_from_proto(
         return Candidates(
             keys=keys,
             names=names,
-            features=unpack_floats(result.features, field="features").reshape(len(names), len(keys)),
+            # Read without a look at each of thousands of numbers: one that is not finite spoils its item's rank only.
+            features=np.frombuffer(result.features, "<f4").reshape(len(names), len(keys)),
             because=unpack_ints(result.because, field="because").reshape(len(keys)),
             shares=shares,
             model_version=result.model_version,

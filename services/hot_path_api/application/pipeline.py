@@ -38,8 +38,10 @@ from servicekit.errors import ServiceError, UnavailableError
 
 FALLBACK = "fallback"
 VARIANT = "default"
-# The look-up of items is given at least this long, even when the sources have used the budget up.
-_LEAST_S = 0.005
+# Each step is given at least this long, even when the steps before it have used the budget up: a stall of the machine
+# that hits the profile must not cost the sources too.
+_LEAST_FOR_SOURCES_S = 0.02
+_LEAST_FOR_ITEMS_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,10 @@ class _Run:
         self.degraded: list[str] = []
 
     def for_sources_s(self) -> float:
-        return self.deadline - self._reserve_s - time.perf_counter()
+        return max(self.deadline - self._reserve_s - time.perf_counter(), _LEAST_FOR_SOURCES_S)
 
     def for_rest_s(self) -> float:
-        return max(self.deadline - time.perf_counter(), _LEAST_S)
+        return max(self.deadline - time.perf_counter(), _LEAST_FOR_ITEMS_S)
 
     def do_without(self, name: str, error: ServiceError | None) -> None:
         if name not in self.degraded:
