@@ -131,18 +131,29 @@ class Gateway:
         user_id: str,
         *,
         limit: int = 10,
-        weights: Mapping[str, float] | None = None,
         filters: Sequence[str] = (),
         explain: bool = False,
     ) -> RecommendedList:
-        """Ask for a user's list; with weights, of these sources alone."""
-        if weights is not None:
-            body = {"user_id": user_id, "limit": limit, "weights": weights}
-            return _list(await self._call("POST", "/api/recommendations", body))
+        """Ask for a user's list."""
         query: dict[str, Any] = {"user_id": user_id, "limit": limit, "filter": list(filters)}
         if explain:
             query["explain"] = "true"
         return _list(await self._call("GET", "/api/recommendations", query=query))
+
+    async def recommend_by_each(
+        self, user_id: str, sources: Sequence[str], *, limit: int = 10
+    ) -> Sequence[RecommendedList]:
+        """Ask for a user's lists of each source alone, in the order of the sources.
+
+        Raises:
+            CommandError: One of them was refused.
+        """
+        requests = [{"user_id": user_id, "limit": limit, "weights": {source: 1.0}} for source in sources]
+        answer = await self._call("POST", "/api/v1/recommendations/batch", {"requests": requests})
+        refused = next((each for each in answer["results"] if "items" not in each), None)
+        if refused is not None:
+            raise GatewayError(str(refused.get("detail", refused)))
+        return [_list(each) for each in answer["results"]]
 
     async def trending(self, *, limit: int = 10) -> RecommendedList:
         """Ask for what somebody sees of whom nothing is known."""

@@ -118,9 +118,9 @@ class Examiner:
             is_in_history = await self._gateway.knows(str(user), record["event_id"])
 
     async def _ask_sources(self, user: int, relevant: frozenset[str]) -> None:
-        answers = await asyncio.gather(
-            *(self._gateway.recommend(str(user), limit=CUTOFF, weights={source: 1.0}) for source in self._sources)
-        )
+        if not self._sources:
+            return
+        answers = await self._gateway.recommend_by_each(str(user), self._sources, limit=CUTOFF)
         for source, answer in zip(self._sources, answers, strict=True):
             self._asked.add(source, user, answer, relevant)
 

@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -42,13 +42,11 @@ class _FakeGateway:
                 self._waiting.remove(waiting)
                 self._seen.setdefault(waiting[1], []).append(waiting[2])
         self.asked += 1
-        if request.method == "POST":
-            query: Mapping[str, Any] = orjson.loads(request.content)
-            items = ["source"]
-        else:
-            query = request.url.params
-            unseen = (str(number) for number in range(15))
-            items = [item for item in unseen if item not in self._seen.get(query["user_id"], ())][:10]
+        if request.url.path.endswith("/batch"):
+            requests = orjson.loads(request.content)["requests"]
+            return httpx.Response(200, json={"results": [_list(["source"]) for _ in requests]})
+        unseen = (str(number) for number in range(15))
+        items = [item for item in unseen if item not in self._seen.get(request.url.params["user_id"], ())][:10]
         return httpx.Response(200, json=_list(items))
 
 

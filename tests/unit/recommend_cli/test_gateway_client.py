@@ -47,14 +47,18 @@ async def test_asks_for_a_list_and_reads_it() -> None:
     assert found.degraded == ["graph"]
 
 
-async def test_asks_one_source_alone_by_post() -> None:
+async def test_asks_each_source_alone_in_one_call() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
-        assert request.method == "POST"
-        assert orjson.loads(request.content) == {"user_id": "u", "limit": 10, "weights": {"graph": 1.0}}
-        return httpx.Response(200, json=_LIST)
+        requests = orjson.loads(request.content)["requests"]
+        assert requests[1] == {"user_id": "u", "limit": 10, "weights": {"content": 1.0}}
+        problem = {"status": 422, "detail": "there is no source 'content'"}
+        return httpx.Response(200, json={"results": [_LIST, problem if len(requests) > 2 else _LIST]})
 
     async with _gateway(answer) as gateway:
-        await gateway.recommend("u", weights={"graph": 1.0})
+        lists = await gateway.recommend_by_each("u", ["graph", "content"])
+        assert [each.ids for each in lists] == [("a/b",), ("a/b",)]
+        with pytest.raises(GatewayError, match="no source"):
+            await gateway.recommend_by_each("u", ["graph", "content", "graph"])
 
 
 async def test_ids_are_quoted_in_paths() -> None:
