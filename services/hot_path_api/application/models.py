@@ -13,6 +13,7 @@ from servicekit.identity import item_key
 from servicekit.logs import get_logger
 
 _TIMEOUT_S = 2.0
+_HURRY_S = 0.25
 
 
 class ServingModels:
@@ -57,28 +58,29 @@ class ServingModels:
         """Ask again every so many seconds, and at once when a new version is heard of, until stopped."""
         while not stop.is_set():
             self._news.clear()
-            for tenant in self._models:
-                await self.refresh(tenant)
+            heard = [await self.refresh(tenant) for tenant in self._models]
+            pause_s = refresh_s if all(heard) else min(refresh_s, _HURRY_S)
             waits = [asyncio.create_task(event.wait()) for event in (stop, self._news)]
-            await asyncio.wait(waits, timeout=refresh_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
             # A version that vector_search answers with and does not describe yet must not make this loop hot.
             await asyncio.sleep(0.05)
 
-    async def refresh(self, tenant: str) -> None:
-        """Ask what serves now."""
+    async def refresh(self, tenant: str) -> bool:
+        """Ask what serves now; tell whether there was an answer that can be used."""
         try:
             document = await self._index.serving_document(tenant, timeout_s=_TIMEOUT_S)
             if document == self._documents[tenant]:
-                return
+                return True
             model = parse_serving(document)
         except ServiceError as error:
             self._log.warning("the serving model could not be read", tenant=tenant, error=error.message)
-            return
+            return False
         self._models[tenant], self._documents[tenant] = model, document
         self._plans.clear()
         self._log.info("serving model", tenant=tenant, version=model.version)
         # The static list must be at hand when the store that holds its items is not.
         keys = [item_key(tenant, ref.item_type, ref.item_id) for ref in model.fallback]
         await read_or_none(self._catalogue, keys, timeout_s=_TIMEOUT_S)
+        return True
