@@ -143,11 +143,13 @@ asyncio.run(main())
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )
-    await eventually(lambda: _phase(tmp_path) == "ready", timeout_s=20)
+    try:
+        await eventually(lambda: _phase(tmp_path) == "ready", timeout_s=30)
+    finally:
+        process.kill()
+        await process.wait()
     services = [pid for _, pid, _ in _noted(journal, "started")]
     assert len(services) == len(_NAMES)
-    process.kill()
-    await process.wait()
     await eventually(lambda: not any(map(_alive, services)))
 
     with pytest.raises(CommandError, match="No stack runs"):
