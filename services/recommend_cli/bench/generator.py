@@ -8,6 +8,7 @@ waits, and its latency counts from the moment when it fell due, so that a server
 
 import asyncio
 import json
+import math
 import sys
 import time
 from collections import deque
@@ -106,10 +107,11 @@ class Load:
         for _ in range(connections):
             await self._connect()
         start = time.perf_counter()
-        self._stop_at = start + self._seconds
         if self._open_loop:
+            self._stop_at = math.inf  # when the last request has fallen due
             await self._send_when_due(start)
         else:
+            self._stop_at = start + self._seconds
             for connection in [self._idle.pop() for _ in range(len(self._idle))]:
                 self.free(connection)
         patience_s = max(0.0, self._stop_at - time.perf_counter()) + _DRAIN_S

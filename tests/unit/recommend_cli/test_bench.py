@@ -77,6 +77,18 @@ async def test_open_loop_counts_the_wait_for_a_server_that_stalls() -> None:
     assert int(((result.ended - result.due) > 0.1).sum()) >= 8
 
 
+async def test_open_loop_waits_for_the_answers_to_the_last_requests() -> None:
+    async def answer(_: str) -> bytes:
+        await asyncio.sleep(0.05)
+        return _response(b"x")
+
+    async with _served(answer) as target:
+        for _ in range(3):
+            result = await run_load(target, [target.get("/")], seconds=0.2, connections=8, requests_per_s=30)
+            assert result.count == 6
+            assert result.failures() == 0
+
+
 async def test_lost_connections_are_failures() -> None:
     async def answer(path: str) -> bytes:
         if path == "/0":
