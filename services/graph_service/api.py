@@ -4,9 +4,10 @@
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
-from graph_service import convert
 from graph_service.application.queries import Explanation, ExplanationQuery
 from graph_service.application.use_cases import GraphUseCases
+from graph_service.convert import answers, questions
+from graph_service.convert.changes import MutationReader
 from graph_service.domain.graph import Mutation
 from recommendation.graph_service.v1 import graph_service_pb2 as pb
 from recommendation.graph_service.v1 import graph_service_pb2_grpc as pb_grpc
@@ -26,31 +27,31 @@ Answer = TypeVar("Answer")
 class GraphServicer(pb_grpc.GraphServiceServicer):
     """The calls of the proto, where each is described."""
 
-    def __init__(self, use_cases: GraphUseCases, reader: convert.MutationReader) -> None:
+    def __init__(self, use_cases: GraphUseCases, reader: MutationReader) -> None:
         self._use_cases = use_cases
         self._reader = reader
 
     async def ExpandUsers(self, request: pb.ExpandUsersRequest, _: object) -> pb.ExpandUsersResponse:
         _check_count(len(request.queries), "queries", MAX_QUERIES)
-        answers = await _each_alone(request.queries, convert.expansion_from_message, self._use_cases.expand_users)
-        return pb.ExpandUsersResponse(results=map(convert.candidates_to_message, answers))
+        answered = await _each_alone(request.queries, questions.expansion_from_message, self._use_cases.expand_users)
+        return pb.ExpandUsersResponse(results=map(answers.candidates_to_message, answered))
 
     async def RelatedItems(self, request: pb.RelatedItemsRequest, _: object) -> pb.RelatedItemsResponse:
         _check_count(len(request.queries), "queries", MAX_QUERIES)
-        answers = await _each_alone(request.queries, convert.related_from_message, self._use_cases.related_items)
-        return pb.RelatedItemsResponse(results=map(convert.related_to_message, answers))
+        answered = await _each_alone(request.queries, questions.related_from_message, self._use_cases.related_items)
+        return pb.RelatedItemsResponse(results=map(answers.related_to_message, answered))
 
     async def ExplainRecommendations(
         self, request: pb.ExplainRecommendationsRequest, _: object
     ) -> pb.ExplainRecommendationsResponse:
         _check_count(len(request.queries), "queries", MAX_EXPLANATIONS)
-        answers = await _each_alone(request.queries, convert.explanation_from_message, self._explain)
-        return pb.ExplainRecommendationsResponse(results=map(convert.explanation_to_message, answers))
+        answered = await _each_alone(request.queries, questions.explanation_from_message, self._explain)
+        return pb.ExplainRecommendationsResponse(results=map(answers.explanation_to_message, answered))
 
     async def ApplyMutations(self, request: pb.ApplyMutationsRequest, _: object) -> pb.ApplyMutationsResponse:
         _check_count(len(request.mutations), "mutations", MAX_MUTATIONS)
         outcomes = await _each_alone(request.mutations, self._reader.mutation, self._apply)
-        return pb.ApplyMutationsResponse(errors=convert.errors_to_messages(outcomes))
+        return pb.ApplyMutationsResponse(errors=answers.errors_to_messages(outcomes))
 
     async def _explain(self, queries: Sequence[ExplanationQuery]) -> list[Explanation]:
         return [await self._use_cases.explain(query) for query in queries]
@@ -66,16 +67,16 @@ async def _each_alone(
     ask: Callable[[Sequence[Question]], Awaitable[Sequence[Answer | ServiceError]]],
 ) -> list[Answer | ServiceError]:
     """Ask for all that can be read, and give the answers and the faults in the order of the messages."""
-    questions: list[Question] = []
-    answers: list[Answer | ServiceError | None] = []
+    readable: list[Question] = []
+    faults: list[ServiceError | None] = []
     for message in messages:
         try:
-            questions.append(read(message))
-            answers.append(None)
+            readable.append(read(message))
+            faults.append(None)
         except InvalidArgumentError as error:
-            answers.append(error)
-    asked = iter(await ask(questions) if questions else ())
-    return [next(asked) if answer is None else answer for answer in answers]
+            faults.append(error)
+    answered = iter(await ask(readable) if readable else ())
+    return [next(answered) if fault is None else fault for fault in faults]
 
 
 def _check_count(count: int, field: str, most: int) -> None:

@@ -12,7 +12,7 @@ from graph_service.application.filling import ListFiller
 from graph_service.application.use_cases import GraphUseCases
 from graph_service.application.warming import Warmer
 from graph_service.consumer import GROUP, TOPICS, GraphConsumer
-from graph_service.convert import MutationReader
+from graph_service.convert.changes import MutationReader
 from graph_service.domain.graph import InteractionWeights, NodeKind, NodeRule
 from graph_service.domain.graph_cache import GraphCache
 from graph_service.domain.ports import GraphStore, RelatednessRule

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from graph_service.application.use_cases import GraphUseCases
-from graph_service.convert import MutationReader
+from graph_service.convert.changes import MutationReader
 from graph_service.domain.graph import Mutation
 from recommendation.events.v1 import events_pb2
 from servicekit.errors import InvalidArgumentError

@@ -1,0 +1,1 @@
+"""Messages to domain and back, checked on the way in."""
