@@ -5,6 +5,8 @@ What it compiles goes to numba's cache, beside the modules or in NUMBA_CACHE_DIR
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -18,6 +20,24 @@ from vector_search.domain.retrieval import Retriever, UserQuery
 
 def warm() -> None:
     """Call every kernel once, with arrays of the types that serving uses."""
+    with _without("scipy.linalg"):
+        _call_all()
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Hide a module that nobody has imported yet: numba loads all of it to see whether there is linear algebra."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # the documented way to say that it cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+def _call_all() -> None:
     catalogue = Catalogue(UNTRAINED_MODEL.items, clock=SystemClock())
     overlay = Overlay(catalogue.numbering.capacity)
     for key in (1, 2):
