@@ -50,12 +50,13 @@ def why(reasons: Sequence[Mapping[str, Any]]) -> str:
 
 def _reason(reason: Mapping[str, Any]) -> str:
     title = (reason.get("item") or {}).get("title", "")
-    through = reason.get("through", "")
     match reason["code"]:
         case "because_you_interacted":
             return f"because of {title}"
+        case "related_through" if reason.get("meta_path") == "item_user_item":
+            return f"the same people like {title}"
         case "related_through":
-            return f"{through}, as in {title}" if through else f"related to {title}"
+            return f"{reason.get('through', '')}, as in {title}"
         case "trending":
             return "many like it now"
         case "similar_to":

@@ -77,7 +77,9 @@ def hold_out_table(report: Mapping[str, Any]) -> Table:
 def models_table(listed: list[Model]) -> Table:
     """Describe versions."""
     names = list(dict.fromkeys(name for model in listed for name in model.metrics))
-    table = Table("version", "trained", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("version", no_wrap=True)
+    table.add_column("trained", no_wrap=True)
     for heading in ("items", "users", "interactions", *names):
         table.add_column(heading, justify="right")
     table.add_column("")

@@ -143,7 +143,7 @@ def _status_table(state: StackState, ready: dict[str, bool]) -> Table:
         memory_bytes += usage.memory_bytes
         shown = "[green]serves[/]" if ready[name] else "[red]does not serve[/]"
         table.add_row(name, shown, service.endpoint, *_usage_cells(usage), str(service.restarts))
-    usage = usage_of(supervisor_of(state))
+    usage = usage_of(supervisor_of(state), with_descendants=False)
     memory_bytes += usage.memory_bytes
     table.add_row("supervisor", state.phase, "", *_usage_cells(usage))
     table.add_row("all", "", "", "", _megabytes(memory_bytes), style="bold")

@@ -16,18 +16,20 @@ class Usage:
     age_s: float = 0.0
 
 
-def usage_of(process: psutil.Process | None) -> Usage:
-    """Measure a process together with its descendants, those that have ended included."""
+def usage_of(process: psutil.Process | None, *, with_descendants: bool = True) -> Usage:
+    """Measure a process, unless told otherwise together with its descendants, those that have ended included."""
     if process is None:
         return Usage()
     try:
         age_s = time.time() - process.create_time()
         own = process.cpu_times()
-        cpu_s = own.user + own.system + own.children_user + own.children_system
+        cpu_s = own.user + own.system
         memory_bytes = process.memory_info().rss
-        descendants = process.children(recursive=True)
+        descendants = process.children(recursive=True) if with_descendants else []
     except psutil.NoSuchProcess:
         return Usage()
+    if with_descendants:
+        cpu_s += own.children_user + own.children_system
     for descendant in descendants:
         try:
             times = descendant.cpu_times()

@@ -114,6 +114,8 @@ def test_reasons_are_worded() -> None:
     assert why([{"code": "because_you_interacted", "item": item}]) == "because of Alien"
     through = {"code": "related_through", "item": item, "through": "Ridley Scott", "meta_path": "item_person_item"}
     assert why([through, through]) == "Ridley Scott, as in Alien"
+    together = {"code": "related_through", "item": item, "through": "150", "meta_path": "item_user_item"}
+    assert why([together]) == "the same people like Alien"
     assert why([{"code": "trending"}]) == "many like it now"
     assert why([{"code": "brand_new"}]) == "brand new"
     assert why([]) == ""
