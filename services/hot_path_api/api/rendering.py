@@ -13,14 +13,17 @@ from servicekit.filters import AttributeValue
 # A list shows what an item is like; long texts are read with the item itself.
 _MAX_SHOWN_CHARACTERS = 256
 _LARGEST_EXACT = 2**53
+# Other producers may write any number; what no calendar has is shown as the nearest day that it has.
+_YEAR_1_MS, _YEAR_10000_MS = -62_135_596_800_000, 253_402_300_800_000
 
 
 def moment(unix_ms: int | None) -> str | None:
     """Write a time as RFC 3339."""
     if unix_ms is None:
         return None
-    seconds, milliseconds = divmod(unix_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+    seconds, milliseconds = divmod(min(max(unix_ms, _YEAR_1_MS), _YEAR_10000_MS - 1), 1000)
+    shown = datetime.fromtimestamp(seconds, UTC).replace(microsecond=1000 * milliseconds)
+    return shown.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def item_document(item: Item) -> dict[str, Any]:

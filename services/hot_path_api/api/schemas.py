@@ -1,9 +1,11 @@
 """What travels over REST, as pydantic models: they check what comes in and document what goes out."""
 
 import math
+from datetime import datetime
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -27,6 +29,7 @@ _MAX_TEXT_CHARACTERS = 10_000
 _MAX_LIST_LENGTH = 1_000
 _MAX_LIST_TEXT_CHARACTERS = 1_000
 _LARGEST_EXACT = 2**53
+_YEAR_10000 = 253_402_300_800
 _MAX_ITEM_CHARACTERS = 250_000
 """The whole text of an item; at four bytes a character it still fits into one record of the event log."""
 
@@ -37,7 +40,16 @@ ItemId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=
 ItemType = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^/\x00-\x1f\x7f]+$")]
 EventId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_PRINTABLE)]
 TypeName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[a-z0-9_]+$")]
-AttributeName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_PRINTABLE)]
+AttributeName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_PRINTABLE)]
+
+
+def _in_range(moment: datetime) -> datetime:
+    if not 0 <= moment.timestamp() < _YEAR_10000:
+        raise ValueError("times are kept from 1970 to 9999")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_range)]
 
 
 def _attribute_value(value: Any) -> AttributeValue | None:
@@ -117,11 +129,11 @@ class ItemContent(Body):
     )
     """Anything that filters, diversity and explanations may use: texts, numbers, truth values or lists of texts.
     A value of null counts as absent."""
-    created_at: AwareDatetime | None = None
-    """When it came into being, as RFC 3339 with a zone or as Unix time; absent: now."""
-    available_from: AwareDatetime | None = None
+    created_at: Moment | None = None
+    """When it came into being, as RFC 3339 with a zone or as Unix time, from 1970 on; absent: now."""
+    available_from: Moment | None = None
     """It may be recommended from this moment on."""
-    available_until: AwareDatetime | None = None
+    available_until: Moment | None = None
     """It may be recommended until just before this moment."""
     hidden: bool = False
     """A hidden item stays in histories and is never recommended."""
@@ -225,7 +237,7 @@ class NewInteraction(Body):
     """view, like, add_to_cart, purchase, rating, or one of your own."""
     value: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)] | None = None
     """The number that goes with it, such as the stars of a rating."""
-    occurred_at: AwareDatetime | None = None
+    occurred_at: Moment | None = None
     """When, as RFC 3339 with a zone or as Unix time; absent: now. At most five minutes ahead."""
     event_id: EventId | None = None
     """Identifies the event: a second one with the same id changes nothing."""
@@ -271,7 +283,7 @@ class InteractionTypeBody(Body):
     """1 to 64 characters of a-z, 0-9 and _."""
     weight: Annotated[FiniteFloat, Field(ge=-100, le=100)]
     """The signed weight of one interaction; with a centre, the weight of one unit above it."""
-    centre: FiniteFloat | None = None
+    centre: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)] | None = None
     """When set, the interaction needs a value and weighs weight * (value - centre)."""
     counts_as_seen: bool = True
     """Whether an item so touched is left out of recommendations from then on."""
@@ -319,7 +331,7 @@ class SessionEventBody(Body):
     """Says how much it weighs, unless `weight` does."""
     value: FiniteFloat | None = None
     weight: Annotated[FiniteFloat, Field(ge=-100, le=100)] | None = None
-    occurred_at: AwareDatetime | None = None
+    occurred_at: Moment | None = None
     """Absent: now."""
 
 

@@ -16,13 +16,11 @@ def occurred_at_ms(moment: datetime | None, now_ms: int, *, field: str) -> int:
     """Give when something happened: now when the client does not say.
 
     Raises:
-        InvalidArgumentError: It is before 1970, or more than five minutes ahead.
+        InvalidArgumentError: It is more than five minutes ahead.
     """
     if moment is None:
         return now_ms
     given_ms = unix_ms(moment)
     if given_ms > now_ms + MAX_AHEAD_MS:
         raise InvalidArgumentError("it is more than five minutes ahead of the server's clock", field=field)
-    if given_ms <= 0:
-        raise InvalidArgumentError("it is before 1970", field=field)
-    return given_ms
+    return max(given_ms, 1)  # 0 is how a missing time travels

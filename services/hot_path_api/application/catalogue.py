@@ -120,6 +120,7 @@ class Catalogue:
         new = [key for key in dict.fromkeys(keys) if key not in self._loading]
         if new:
             task = asyncio.get_running_loop().create_task(self._load(new))
+            task.add_done_callback(_look_at)
             for key in new:
                 self._loading[key] = task
         tasks = {self._loading[key] for key in keys}
@@ -159,6 +160,12 @@ class Catalogue:
         self.learn_attributes((item,))
         if len(self._cached) > self._capacity:
             self._cached.popitem(last=False)
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    """Look at a failure, which every caller may have stopped waiting for, so that asyncio does not report it as lost."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def read_or_none(catalogue: Catalogue, keys: Sequence[int], *, timeout_s: float) -> list[Item | None] | None:

@@ -60,6 +60,7 @@ class PopularityLists:
         task = self._loading.get(question)
         if task is None:
             task = self._loading[question] = asyncio.get_running_loop().create_task(self._load(question))
+            task.add_done_callback(_look_at)
         done, _ = await asyncio.wait((task,), timeout=timeout_s)
         if done and task.exception() is None:
             return task.result(), True
@@ -83,3 +84,9 @@ class PopularityLists:
         if len(self._kept) > _CAPACITY:
             self._kept.popitem(last=False)
         return popularity
+
+
+def _look_at(task: asyncio.Task[Popularity]) -> None:
+    """Look at a failure, which every caller may have stopped waiting for, so that asyncio does not report it as lost."""
+    if not task.cancelled():
+        task.exception()

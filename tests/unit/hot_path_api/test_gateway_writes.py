@@ -18,7 +18,7 @@ NEW = {
     "title": "Paths of Glory",
     "description": "A colonel defends his men.",
     "attributes": {"genres": ["Drama", "War"], "year": 1957, "rating": 8.4, "colour": False, "studio": "UA", "x": None},
-    "created_at": "1957-12-25T00:00:00+01:00",
+    "created_at": "1977-12-25T00:00:00+01:00",
     "available_from": 1_600_000_000,
 }
 
@@ -38,7 +38,7 @@ async def test_an_item_is_read_right_after_it_was_created(shop: Shop) -> None:
     read = (await shop.client.get(f"{ITEMS}/a%2Fb%20%C3%BC", params=FILM)).json()
     schemas.ItemOut.model_validate(read)
     assert read["attributes"] == {name: value for name, value in NEW["attributes"].items() if value is not None}  # type: ignore[attr-defined]
-    assert read["created_at"] == "1957-12-24T23:00:00.000Z"
+    assert read["created_at"] == "1977-12-24T23:00:00.000Z"
     assert read["available_from"] == "2020-09-13T12:26:40.000Z"
     assert read["available_until"] is None
     (record,) = await events(shop, "content.changed")
