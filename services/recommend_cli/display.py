@@ -10,6 +10,14 @@ from rich.table import Table
 from recommend_cli.clients.gateway import RecommendedList
 
 _VALUES_SHOWN = 2
+_WORDS = {
+    "because_you_interacted": "because of {title}",
+    "related_through": "{through}, as in {title}",
+    "item_user_item": "the same people like {title}",  # a path of the graph, whose middle is only a number of people
+    "trending": "many like it now",
+    "similar_to": "like {title}",
+    "fallback": "popular",
+}
 
 
 def list_table(answer: RecommendedList, *, before: RecommendedList | None = None, item_ids: bool = False) -> Table:
@@ -50,21 +58,9 @@ def why(reasons: Sequence[Mapping[str, Any]]) -> str:
 
 def _reason(reason: Mapping[str, Any]) -> str:
     title = (reason.get("item") or {}).get("title", "")
-    match reason["code"]:
-        case "because_you_interacted":
-            return f"because of {title}"
-        case "related_through" if reason.get("meta_path") == "item_user_item":
-            return f"the same people like {title}"
-        case "related_through":
-            return f"{reason.get('through', '')}, as in {title}"
-        case "trending":
-            return "many like it now"
-        case "similar_to":
-            return f"like {title}" if title else "similar"
-        case "fallback":
-            return "popular"
-        case code:
-            return str(code).replace("_", " ")
+    code = reason["code"]
+    words = _WORDS.get(reason.get("meta_path", "")) or _WORDS.get(code) or str(code).replace("_", " ")
+    return words.format(title=title, through=reason.get("through", ""))
 
 
 def _movement(rank: int, old_rank: int | None) -> str:
