@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script, no part of a package
 """Generates the Python bindings of all protos in one protoc run, atomically, into protos/gen."""
 
 import shutil
