@@ -29,6 +29,7 @@ from hot_path_api.application.selector import Selector
 from hot_path_api.application.served import ServedLists
 from hot_path_api.application.similar import SimilarItems, TextSearch
 from hot_path_api.application.sources import GraphSource, TrendingSource, VectorSource
+from hot_path_api.application.stock import Stock
 from hot_path_api.application.writing import InteractionWriter, ItemWriter, WriteTimeouts
 from hot_path_api.consumer import TOPICS, ChangeListener
 from hot_path_api.server import HttpServer
@@ -139,12 +140,13 @@ async def gateway(
         types = KnownInteractionTypes(profiles, timeout_s=_READ_S)
         attributes = KnownAttributes(profiles, catalogue, timeout_s=_READ_S)
         health = Health(peers)
+        stock = Stock(profiles, clock=clock, timeout_s=_READ_S)
         repeated: RepeatedWrites[Answer] = RepeatedWrites()
         timeouts = WriteTimeouts()
         pipeline = Pipeline(
             profiles=profiles,
             sources=(VectorSource(index), GraphSource(graph)),
-            trending=TrendingSource(PopularityLists(profiles, length=_POPULAR_ITEMS, timeout_s=_READ_S)),
+            trending=TrendingSource(PopularityLists(profiles, stock, length=_POPULAR_ITEMS, timeout_s=_READ_S)),
             models=models,
             selector=selector,
             explanations=Explanations(index, graph, selector),

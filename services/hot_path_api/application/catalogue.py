@@ -163,7 +163,7 @@ class Catalogue:
 
 
 def _look_at(task: asyncio.Task[None]) -> None:
-    """Look at a failure, which every caller may have stopped waiting for, so that asyncio does not report it as lost."""
+    """Look at a failure that nobody may be waiting for any more, so that asyncio does not report it as lost."""
     if not task.cancelled():
         task.exception()
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import OrderedDict
 
+from hot_path_api.application.stock import Stock
 from hot_path_api.domain.popularity import Popularity, Window
 from hot_path_api.domain.ports import PopularityCounts
 from servicekit import metrics
@@ -14,6 +15,8 @@ _CACHE = "popularity"
 _TIER = "gateway"
 _FRESH_S = 1.0
 _CAPACITY = 1_000
+# With fewer popular items than this, others that pass stand behind them.
+_SHORT = 100
 
 _Question = tuple[str, Window, Filter]
 
@@ -23,12 +26,14 @@ class PopularityLists:
 
     Args:
         counts: Where lists come from.
+        stock: Items that follow when few were ever touched, with a share of 0.
         length: How many items a list has at most.
         timeout_s: How long one read may take.
     """
 
-    def __init__(self, counts: PopularityCounts, *, length: int, timeout_s: float) -> None:
+    def __init__(self, counts: PopularityCounts, stock: Stock, *, length: int, timeout_s: float) -> None:
         self._counts = counts
+        self._stock = stock
         self._length = length
         self._timeout_s = timeout_s
         self._kept: OrderedDict[_Question, tuple[float, Popularity]] = OrderedDict()
@@ -77,6 +82,8 @@ class PopularityLists:
             popularity = await self._counts.popularity(
                 tenant, window=window, conditions=conditions, limit=self._length, timeout_s=self._timeout_s
             )
+            if len(popularity.keys) < _SHORT:
+                popularity = popularity.followed_by(await self._stock.that_pass(tenant, conditions))
         finally:
             del self._loading[question]
         self._kept[question] = (time.monotonic() + _FRESH_S, popularity)
@@ -87,6 +94,6 @@ class PopularityLists:
 
 
 def _look_at(task: asyncio.Task[Popularity]) -> None:
-    """Look at a failure, which every caller may have stopped waiting for, so that asyncio does not report it as lost."""
+    """Look at a failure that nobody may be waiting for any more, so that asyncio does not report it as lost."""
     if not task.cancelled():
         task.exception()

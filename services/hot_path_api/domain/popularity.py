@@ -1,5 +1,6 @@
 """Popularity lists."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -35,3 +36,10 @@ class Popularity:
         """Scale counts, which are given best first, to shares."""
         greatest = counts[0] if len(counts) and counts[0] > 0 else np.float32(1.0)
         return cls(keys, np.asarray(counts / greatest, np.float32))
+
+    def followed_by(self, keys: Sequence[int]) -> "Popularity":
+        """Put items behind that nobody has touched; those that are in the list already stay where they are."""
+        others = np.setdiff1d(np.array(keys, np.int64), self.keys)
+        return Popularity(
+            np.concatenate([self.keys, others]), np.concatenate([self.shares, np.zeros(len(others), np.float32)])
+        )
