@@ -82,18 +82,12 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
         """Answer with the nearest items of each vector."""
         self._begin(request.queries, MAX_VECTORS)
         results: list[Any] = [None] * len(request.queries)
-        for in_factors in (False, True):
+        for search, in_factors in ((self._embeddings.search, False), (self._embeddings.search_factors, True)):
             places = [
                 place
                 for place, query in enumerate(request.queries)
                 if (query.collection == pb.COLLECTION_FACTORS) is in_factors
             ]
-
-            async def search(
-                tenant: str, queries: Sequence[VectorQuery], *, in_factors: bool = in_factors
-            ) -> Sequence[Neighbours | ServiceError]:
-                return await self._embeddings.search(tenant, queries, in_factors=in_factors)
-
             found = await _by_tenant([request.queries[place] for place in places], _vector_query, search)
             for place, answer in zip(places, found, strict=True):
                 results[place] = _neighbours_message(answer)
@@ -194,9 +188,10 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
     ) -> pb.MeasureRecallResponse:
         """Answer with how much of the truth the dense search finds."""
         _require(request.tenant, "tenant")
+        if request.collection == pb.COLLECTION_FACTORS:
+            raise InvalidArgumentError("factors are always compared exactly", field="collection")
         report = await self._embeddings.measure(
             request.tenant,
-            in_factors=request.collection == pb.COLLECTION_FACTORS,
             k=_bounded(request.k, "k", 100, default=10),
             samples=_bounded(request.samples, "samples", MAX_RECALL_SAMPLES, default=200),
             selectivities=tuple(request.selectivities) or SELECTIVITIES,

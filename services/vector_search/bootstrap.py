@@ -54,7 +54,6 @@ class VectorSearch:
         self.versions = Versions(
             self.tenants,
             models=models,
-            dense=dense,
             content=content,
             tail=LogTail(log),
             clock=clock,

@@ -1,7 +1,7 @@
 """Content vectors written, looked up, exported and searched."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from servicekit.filters import Filter
 from vector_search.application.content import ContentVectors
 from vector_search.application.search import search_open
 from vector_search.application.tenants import Tenants
+from vector_search.domain.catalogue import Catalogue
 from vector_search.domain.dense import (
     DenseIndex,
     Distance,
@@ -23,6 +24,7 @@ from vector_search.domain.dense import (
     check_attributes,
     nothing_near,
 )
+from vector_search.domain.factor_search import search_factors
 from vector_search.domain.items import ItemState
 from vector_search.domain.recall import RecallReport, measure_recall
 
@@ -49,7 +51,7 @@ class VectorQuery:
 
 
 class Embeddings:
-    """The content vectors and the factors of each tenant."""
+    """The content vectors of each tenant, and the search of its factors."""
 
     def __init__(self, tenants: Tenants, content: ContentVectors) -> None:
         self._tenants = tenants
@@ -75,7 +77,6 @@ class Embeddings:
         for model_id, places in by_encoder.items():
             await self._content.write(tenant, model_id, _points([embeddings[place] for place in places]))
         await self._keep_vectors(tenant, embeddings, good, outcomes)
-        await self._tell_factors(tenant, [embeddings[place].item for place in good])
         if neighbours:
             await self._add_neighbours(tenant, embeddings, good, outcomes, neighbours)
         return outcomes
@@ -86,9 +87,6 @@ class Embeddings:
             for key in keys.tolist():
                 serving.catalogue.forget(key)
         await self._content.delete(tenant, keys)
-        for serving in self._tenants.get(tenant).all():
-            if serving.factors is not None:
-                await serving.factors.delete(keys)
 
     async def marks(self, tenant: str, keys: Keys) -> list[Mark]:
         """Give which embedding each item has; empty marks where there is none."""
@@ -109,43 +107,50 @@ class Embeddings:
         async with self._content.reading(tenant, self._encoder(tenant)) as index:
             return 0 if index is None else await index.count()
 
-    async def search(
-        self, tenant: str, queries: Sequence[VectorQuery], *, in_factors: bool
-    ) -> list[Neighbours | ServiceError]:
-        """Give the nearest items that may be recommended to each vector."""
+    async def search(self, tenant: str, queries: Sequence[VectorQuery]) -> list[Neighbours | ServiceError]:
+        """Give the items nearest by content that may be recommended, for each vector."""
         catalogue = self._tenants.get(tenant).active.catalogue
         outcomes: list[Neighbours | ServiceError] = []
-        async with self._reading(tenant, in_factors=in_factors) as index:
+        async with self._content.reading(tenant, self._encoder(tenant)) as index:
             for query in queries:
                 try:
-                    outcomes.append(
-                        nothing_near()
-                        if index is None
-                        else await search_open(
-                            index,
-                            catalogue,
-                            query.vector,
-                            limit=query.limit,
-                            conditions=query.conditions,
-                            exact=query.exact,
-                        )
-                    )
+                    outcomes.append(nothing_near() if index is None else await _search_content(index, catalogue, query))
                 except InvalidArgumentError as error:
                     outcomes.append(error)
         return outcomes
 
+    async def search_factors(self, tenant: str, queries: Sequence[VectorQuery]) -> list[Neighbours | ServiceError]:
+        """Give the items with the largest dot products that may be recommended, for each vector."""
+        serving = self._tenants.get(tenant).active
+        outcomes: list[Neighbours | ServiceError] = []
+        for query in queries:
+            try:
+                outcomes.append(
+                    search_factors(
+                        serving.version,
+                        serving.catalogue,
+                        query.vector,
+                        limit=query.limit,
+                        conditions=query.conditions,
+                    )
+                )
+            except InvalidArgumentError as error:
+                outcomes.append(error)
+            await asyncio.sleep(0)  # each takes milliseconds in a large catalogue: let others in between
+        return outcomes
+
     async def measure(
-        self, tenant: str, *, in_factors: bool, k: int, samples: int, selectivities: Sequence[float], seed: int
+        self, tenant: str, *, k: int, samples: int, selectivities: Sequence[float], seed: int
     ) -> RecallReport:
-        """Compare the search of a collection with exact search.
+        """Compare the search of content vectors with exact search.
 
         Raises:
-            NotFoundError: The tenant has no such collection.
+            NotFoundError: The tenant has no content vectors.
             InvalidArgumentError: A number is out of range.
         """
-        async with self._reading(tenant, in_factors=in_factors) as index:
+        async with self._content.reading(tenant, self._encoder(tenant)) as index:
             if index is None:
-                raise NotFoundError(f"tenant {tenant} has no such vectors", field="collection")
+                raise NotFoundError(f"tenant {tenant} has no content vectors", field="collection")
             return await measure_recall(index, k=k, samples=samples, selectivities=selectivities, seed=seed)
 
     def _check(self, tenant: str, embedding: Embedding) -> InvalidArgumentError | None:
@@ -213,22 +218,14 @@ class Embeddings:
                 for place, neighbours in zip(asked, found, strict=True):
                     outcomes[place] = neighbours
 
-    async def _tell_factors(self, tenant: str, items: Sequence[ItemState]) -> None:
-        keys = np.array([item.key for item in items], np.int64)
-        for serving in self._tenants.get(tenant).all():
-            if serving.factors is not None and len(keys):
-                await serving.factors.set_attributes(keys, [item.fields for item in items])
-
     def _encoder(self, tenant: str) -> str:
         return self._tenants.get(tenant).active.version.encoder
 
-    @asynccontextmanager
-    async def _reading(self, tenant: str, *, in_factors: bool) -> AsyncIterator[DenseIndex | None]:
-        if in_factors:
-            yield self._tenants.get(tenant).active.factors
-            return
-        async with self._content.reading(tenant, self._encoder(tenant)) as index:
-            yield index
+
+async def _search_content(index: DenseIndex, catalogue: Catalogue, query: VectorQuery) -> Neighbours:
+    return await search_open(
+        index, catalogue, query.vector, limit=query.limit, conditions=query.conditions, exact=query.exact
+    )
 
 
 def _points(embeddings: Sequence[Embedding]) -> Points:

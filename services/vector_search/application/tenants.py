@@ -8,7 +8,6 @@ import numpy as np
 from servicekit.clock import Clock
 from vector_search.domain.catalogue import Catalogue
 from vector_search.domain.changes import Change, ItemDeleted, ItemEmbedded, ItemPut
-from vector_search.domain.dense import DenseIndex
 from vector_search.domain.items import ItemState
 from vector_search.domain.model import UNTRAINED_MODEL, ModelVersion
 from vector_search.domain.overlay import Overlay
@@ -26,7 +25,6 @@ class Serving:
         self.catalogue = Catalogue(version.items, clock=clock)
         self.overlay = Overlay(self.catalogue.numbering.capacity)
         self.retriever = Retriever(version, self.catalogue, self.overlay)
-        self.factors: DenseIndex | None = None
 
     def apply(self, change: Change) -> None:
         """Let a change count; one that is older than what is known changes nothing."""

@@ -11,9 +11,9 @@ from servicekit.errors import FailedPreconditionError, NotFoundError
 from servicekit.logs import get_logger
 from vector_search.application.content import ContentVectors
 from vector_search.application.tenants import Serving, Tenant, Tenants
-from vector_search.domain.dense import DenseIndex, Distance, Mark, Payload, Points, Space
+from vector_search.domain.dense import Distance, Mark, Payload, Points, Space
 from vector_search.domain.model import ModelVersion
-from vector_search.domain.ports import DenseStore, ModelStore, Tail
+from vector_search.domain.ports import ModelStore, Tail
 from vector_search.domain.recall import measure_recall
 
 _PAGE = 1_000
@@ -36,7 +36,6 @@ class Versions:
         tenants: Tenants,
         *,
         models: ModelStore,
-        dense: DenseStore,
         content: ContentVectors,
         tail: Tail,
         clock: Clock,
@@ -44,7 +43,6 @@ class Versions:
     ) -> None:
         self._tenants = tenants
         self._models = models
-        self._dense = dense
         self._content = content
         self._tail = tail
         self._clock = clock
@@ -65,12 +63,6 @@ class Versions:
             else:
                 tenant.switch(Serving(version, clock=self._clock))
                 tenant.previous = None
-        held = f"factors.{tenant.active.version.name}"
-        for collection in await self._dense.names(tenant_name):
-            if collection == held:
-                tenant.active.factors = await self._dense.open(tenant_name, collection)
-            elif collection.startswith("factors."):
-                await self._dense.drop(tenant_name, collection)
 
     async def activate(self, tenant_name: str, name: str) -> Activated:
         """Serve a version; the one that serves goes on until the new one is verified.
@@ -94,13 +86,11 @@ class Versions:
                         f"the search of version {name} finds {recall:.3f} of the nearest,"
                         f" at least {self._least_recall} is asked for"
                     )
-                before, leaving = tenant.active, tenant.previous
+                before = tenant.active
                 tenant.switch(serving)
             finally:
                 if serving in tenant.building:
                     tenant.building.remove(serving)
-            if leaving is not None and leaving not in {serving, before}:
-                await self._free(tenant_name, leaving)
             self._log.info("version activated", tenant=tenant_name, version=name, recall_at_10=recall)
             return Activated(before.version.name, recall)
 
@@ -115,8 +105,7 @@ class Versions:
             if tenant.active.version.name == name:
                 raise FailedPreconditionError(f"version {name} is active: activate another one first", field="version")
             if tenant.previous is not None and tenant.previous.version.name == name:
-                leaving, tenant.previous = tenant.previous, None
-                await self._free(tenant_name, leaving)
+                tenant.previous = None
 
     async def _bring_up(self, tenant: Tenant, name: str) -> Serving:
         version = await self._models.load(tenant.name, name, verify=True)
@@ -128,7 +117,6 @@ class Versions:
                     serving.apply(change)
                 await asyncio.sleep(0)
             await self._bring_up_content(tenant.name, serving)
-            serving.factors = await self._build_factors(tenant.name, version)
         except BaseException:
             tenant.building.remove(serving)
             raise
@@ -142,13 +130,6 @@ class Versions:
             space = Space(version.content_vectors.shape[1], Distance.COSINE)
             pages = self._content_pages(tenant_name, serving)
             await self._content.rebuild(tenant_name, version.encoder, space, pages)
-
-    async def _build_factors(self, tenant_name: str, version: ModelVersion) -> DenseIndex | None:
-        if not len(version.factors.items):
-            return None
-        space = Space(version.factors.items.shape[1], Distance.DOT)
-        pages = self._factor_pages(tenant_name, version)
-        return await self._dense.build(tenant_name, f"factors.{version.name}", space, pages)
 
     async def _content_pages(self, tenant_name: str, serving: Serving) -> AsyncIterator[Points]:
         """Give the version's content vectors with the fields of their items; those without an item are left out."""
@@ -168,14 +149,6 @@ class Versions:
         if keys:
             yield Points(np.array(keys, np.int64), version.content_vectors[rows], payloads)
 
-    async def _factor_pages(self, tenant_name: str, version: ModelVersion) -> AsyncIterator[Points]:
-        keys = version.items.keys
-        fields = self._models.fields(tenant_name, version.name)
-        for first in range(0, len(keys), _PAGE):
-            page = keys[first : first + _PAGE]
-            payloads = [Payload(next(fields)) for _ in page]
-            yield Points(page, version.factors.items[first : first + _PAGE], payloads)
-
     async def _recall(self, tenant_name: str, version: ModelVersion) -> float:
         """Measure the content search; 1 when there is nothing to search."""
         if not version.encoder:
@@ -185,7 +158,3 @@ class Versions:
                 return 1.0
             report = await measure_recall(index, k=10, samples=_SAMPLES, selectivities=(1.0,))
             return report.measurements[0].recall
-
-    async def _free(self, tenant_name: str, serving: Serving) -> None:
-        await self._dense.drop(tenant_name, f"factors.{serving.version.name}")
-        serving.factors = None

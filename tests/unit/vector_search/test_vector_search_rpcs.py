@@ -16,7 +16,7 @@ ALL = [key(f"f{number}") for number in range(COUNT)]
 
 
 def int64s(packed: bytes) -> list[int]:
-    return np.frombuffer(packed, np.int64).tolist()
+    return list(map(int, np.frombuffer(packed, np.int64)))
 
 
 def float32s(packed: bytes) -> npt.NDArray[np.float32]:
@@ -260,6 +260,11 @@ class TestVectors:
         found = await nearest(replica, query, collection=pb.COLLECTION_FACTORS, limit=5)
         products = version.factors[1] @ query.astype(np.float32)
         assert int64s(found.item_keys) == [ALL[each] for each in np.argsort(-products)[:5]]
+        wars = where("genres", EQ, "war")
+        found = await nearest(replica, query, collection=pb.COLLECTION_FACTORS, limit=5, filter=wars)
+        best = [each for each in np.argsort(-products) if each % 3 == 2][:5]
+        assert int64s(found.item_keys) == [ALL[each] for each in best]
+        assert (await nearest(replica, np.ones(16), collection=pb.COLLECTION_FACTORS)).error.field == "vector"
 
     async def test_deleted_items_are_gone_everywhere_and_may_come_back(self, trained: Replica) -> None:
         await trained.upsert([film(11), film(12)], vectors()[11:13])
@@ -277,6 +282,9 @@ class TestVectors:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await replica.stub.MeasureRecall(pb.MeasureRecallRequest(tenant=TENANT))
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await replica.stub.MeasureRecall(pb.MeasureRecallRequest(tenant=TENANT, collection=pb.COLLECTION_FACTORS))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         await replica.upsert([film(number) for number in range(COUNT)], vectors())
         answer = await replica.stub.MeasureRecall(pb.MeasureRecallRequest(tenant=TENANT, samples=20))
         assert [each.selectivity for each in answer.measurements] == [1.0, 0.1, 0.01]
