@@ -13,37 +13,34 @@ from gpu_worker.domain.training import TrainingItem
 from gpu_worker.training.sequences import Sequences
 from gpu_worker.training.tables import sparse_of, table_of_sparse
 
-_DAMPING = 0.5
-_RELATED_PER_PATH = 150
-_ITEMS_PER_USER = 100
-_MAX_DEGREE = {"person": 1_000, "genre": 5_000}
+# The defaults of graph_service's settings.
+_PERSON_DAMPING, _GENRE_DAMPING, _USER_DAMPING = 0.5, 0.75, 0.75
+_PERSON_MAX_DEGREE, _GENRE_MAX_DEGREE = 1_000, 5_000
+_RELATED_PER_PATH = 100
+_ITEMS_PER_USER = 200
 
-HISTORY_ITEMS = 20
+HISTORY_ITEMS = 10
 """History items that graph_service uses of each user."""
-HALF_LIFE_ITEMS = 5.0
+HALF_LIFE_ITEMS = 2.0
 """After so many positions a history item counts half in graph_service."""
+WEIGHTS = {"item_person_item": 0.05, "item_genre_item": 0.1, "item_user_item": 1.0}
+"""How the paths add up."""
 
 
 def related_items(items: Sequence[TrainingItem], sequences: Sequences) -> dict[str, sp.csr_array]:
     """Give the relatedness [N, N] by meta-path."""
     return {
-        "item_person_item": _relate(_incidence(items, lambda item: item.people), _MAX_DEGREE["person"]),
-        "item_genre_item": _relate(_incidence(items, lambda item: item.genres), _MAX_DEGREE["genre"]),
-        "item_user_item": _relate(_newest(sequences), None),
+        "item_person_item": _relate(_incidence(items, lambda item: item.people), _PERSON_DAMPING, _PERSON_MAX_DEGREE),
+        "item_genre_item": _relate(_incidence(items, lambda item: item.genres), _GENRE_DAMPING, _GENRE_MAX_DEGREE),
+        "item_user_item": _relate(_newest(sequences), _USER_DAMPING),
     }
 
 
-def meta_path_weights(paths: dict[str, sp.csr_array]) -> dict[str, float]:
-    """Weigh the paths so that each gives an item's related items the same sum on average."""
-    means = {name: float(matrix.sum()) / max(matrix.shape[0], 1) for name, matrix in paths.items()}
-    return {name: 1.0 / mean if mean > 0.0 else 0.0 for name, mean in means.items()}
-
-
-def graph_matrix(paths: dict[str, sp.csr_array], weights: dict[str, float]) -> sp.csr_array:
+def graph_matrix(paths: dict[str, sp.csr_array]) -> sp.csr_array:
     """Add the paths up and keep of each row what graph_service composes from."""
     total = sp.csr_array(next(iter(paths.values())).shape, dtype=np.float64)
     for name, matrix in paths.items():
-        total = total + weights[name] * matrix
+        total = total + WEIGHTS[name] * matrix
     return sparse_of(table_of_sparse(sp.csr_array(total), _RELATED_PER_PATH))
 
 
@@ -66,9 +63,9 @@ def _newest(sequences: Sequences) -> sp.csr_array:
     )
 
 
-def _relate(incidence: sp.csr_array, max_degree: int | None) -> sp.csr_array:
+def _relate(incidence: sp.csr_array, damping: float, max_degree: int | None = None) -> sp.csr_array:
     degrees = incidence.sum(axis=0)
-    damped = np.maximum(degrees, 1.0) ** -_DAMPING
+    damped = np.maximum(degrees, 1.0) ** -damping
     if max_degree is not None:
         damped[degrees > max_degree] = 0.0
     per_item = sp.diags_array(np.maximum(incidence.sum(axis=1), 1.0) ** -0.5)

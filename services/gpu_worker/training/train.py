@@ -47,7 +47,6 @@ class _Workshop:
         self._threads = threads
         self._members = dense_items(self._sequences)
         self._tables: dict[str, ItemTable] = {}
-        self._graph: tuple[sp.csr_array, dict[str, float]] | None = None
 
     def table(self, source: str, recipe: Recipe) -> ItemTable:
         """Learn one table."""
@@ -77,20 +76,14 @@ class _Workshop:
             threads=self._threads,
         )
 
-    def graph(self) -> tuple[sp.csr_array, dict[str, float]]:
-        """Relate items by meta-paths; the paths' weights go along."""
-        if self._graph is None:
-            paths = meta_paths.related_items(self._data.items, self._sequences)
-            weights = meta_paths.meta_path_weights(paths)
-            self._graph = meta_paths.graph_matrix(paths, weights), weights
-        return self._graph
+    def graph(self) -> sp.csr_array:
+        """Relate items by meta-paths."""
+        return meta_paths.graph_matrix(meta_paths.related_items(self._data.items, self._sequences))
 
     def components(self, recipe: Recipe) -> Components:
         """Build everything that scores."""
         matrices = {source: as_factor(sparse_of(self.table(source, recipe))) for source in TABLES}
-        return Components(
-            {**matrices, "graph": as_factor(self.graph()[0])}, self.factors(recipe), self.log_popularity()
-        )
+        return Components({**matrices, "graph": as_factor(self.graph())}, self.factors(recipe), self.log_popularity())
 
     def rebuilt(self, components: Components, source: str, recipe: Recipe) -> Components:
         """Build one source anew and keep the others."""
@@ -152,7 +145,6 @@ def train(data: TrainingData, *, hold_out: HoldOut, seed: int, progress: Progres
         tables = {source: (final.table(source, recipe), recipe.sources[source]) for source in TABLES}
         items, fold_in = final.factors(recipe)
         log_popularity = final.log_popularity()
-        graph_weights = final.graph()[1]
     names = choices.names
     spread = choices.features[choices.valid].std(axis=0, dtype=np.float64)
     return TrainedModel(
@@ -163,7 +155,7 @@ def train(data: TrainingData, *, hold_out: HoldOut, seed: int, progress: Progres
             "features": [name if name == LOG_POPULARITY else f"sqrt({name})" for name in names],
             "weights": [float(weight) for weight in weights],
             "sources": {name: {"weight": recipe.sources[name].retrieval_weight} for name in TABLES},
-            "graph": {"meta_path_weights": graph_weights},
+            "graph": {"meta_path_weights": meta_paths.WEIGHTS},
             "fallback": _most_popular(data, log_popularity),
         },
         metrics=metrics,

@@ -172,9 +172,9 @@ def test_relatedness_follows_the_formula_of_the_graph() -> None:
     person, genre, user = (paths[name].toarray() for name in ("item_person_item", "item_genre_item", "item_user_item"))
     assert person[0, 1] == pytest.approx(2**-0.5 / 2**0.5, rel=1e-3)
     assert person[0, 2] == 0.0
-    assert genre[0, 2] == pytest.approx(3**-0.5 / 2**0.5, rel=1e-3)
-    assert user[0, 2] == pytest.approx((2**-0.5 + 3**-0.5) / 2, rel=1e-3)
-    assert user[0, 1] == pytest.approx(3**-0.5 / 2**0.5, rel=1e-3)
+    assert genre[0, 2] == pytest.approx(3**-0.75 / 2**0.5, rel=1e-3)
+    assert user[0, 2] == pytest.approx((2**-0.75 + 3**-0.75) / 2, rel=1e-3)
+    assert user[0, 1] == pytest.approx(3**-0.75 / 2**0.5, rel=1e-3)
 
 
 def test_the_last_interactions_are_replayed_one_by_one() -> None:
