@@ -18,6 +18,7 @@ from hot_path_api.api.items import ItemRoutes
 from hot_path_api.api.recommendations import RecommendationRoutes
 from hot_path_api.application.attributes import KnownAttributes
 from hot_path_api.application.catalogue import Catalogue
+from hot_path_api.application.descriptions import Descriptions
 from hot_path_api.application.explanations import Explanations
 from hot_path_api.application.health import Health
 from hot_path_api.application.idempotency import RepeatedWrites
@@ -149,7 +150,7 @@ async def gateway(
             trending=TrendingSource(PopularityLists(profiles, stock, length=_POPULAR_ITEMS, timeout_s=_READ_S)),
             models=models,
             selector=selector,
-            explanations=Explanations(index, graph, selector),
+            descriptions=Descriptions(selector, Explanations(index, graph, selector)),
             served=served,
             clock=clock,
             limits=Limits(budget_s=settings.time_budget_ms / 1000, candidates=settings.candidates),

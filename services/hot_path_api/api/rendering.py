@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from hot_path_api.domain.items import Item
-from hot_path_api.domain.recommendations import Reason, ReasonCode, RecommendationList, RecommendedItem
+from hot_path_api.domain.recommendations import Reason, RecommendationList, RecommendedItem
 from servicekit.filters import AttributeValue
 
 # A list shows what an item is like; long texts are read with the item itself.
@@ -73,7 +73,7 @@ def _documents(items: Sequence[RecommendedItem], first_rank: int) -> list[dict[s
             "rank": rank,
             "score": each.score,
             "sources": each.sources,
-            "reasons": [_reason_json(reason) for reason in each.reasons],
+            "reasons": _reasons_json(each.reasons),
         }
         for rank, each in enumerate(items, first_rank)
     ]
@@ -91,17 +91,21 @@ def _keep_attributes(item: Item) -> orjson.Fragment:
     return written
 
 
-def _reason_json(reason: Reason) -> orjson.Fragment | dict[str, Any]:
-    item = reason.item
-    if reason.code is ReasonCode.BECAUSE_YOU_INTERACTED and item is not None and not reason.source:
-        fragment: orjson.Fragment | None = item.derived.get("cause")
+def _reasons_json(reasons: Sequence[Reason]) -> orjson.Fragment | list[dict[str, Any]]:
+    """Write reasons; the commonest one, a history item alone, is written once and kept with that item."""
+    if len(reasons) == 1 and reasons[0].item is not None and not reasons[0].source:
+        derived, name = reasons[0].item.derived, f"reason {reasons[0].code}"
+        fragment: orjson.Fragment | None = derived.get(name)
         if fragment is None:
-            fragment = orjson.Fragment(orjson.dumps({"code": reason.code, "item": _evidence(item)}))
-            item.derived["cause"] = fragment
+            fragment = derived[name] = orjson.Fragment(orjson.dumps([_reason_document(reasons[0])]))
         return fragment
+    return [_reason_document(reason) for reason in reasons]
+
+
+def _reason_document(reason: Reason) -> dict[str, Any]:
     document: dict[str, Any] = {"code": reason.code}
-    if item is not None:
-        document["item"] = _evidence(item)
+    if reason.item is not None:
+        document["item"] = _evidence(reason.item)
     if reason.source:
         document |= {"source": reason.source, "share": reason.share}
     if reason.meta_path:

@@ -9,25 +9,22 @@ from typing import Any
 import numpy as np
 from prometheus_client import Counter
 
-from hot_path_api.application.explanations import Explanations
+from hot_path_api.application.descriptions import Descriptions
 from hot_path_api.application.models import ServingModels
 from hot_path_api.application.selector import Chosen, Conditions, Selector
 from hot_path_api.application.served import ServedLists
 from hot_path_api.application.sources import CandidateSource, TrendingSource
-from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates, Places, SourceQuery, join, merge
+from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates, SourceQuery, join, merge
 from hot_path_api.domain.events import ListServed
 from hot_path_api.domain.fallback import fallback_candidates, fallback_items
-from hot_path_api.domain.items import Item
 from hot_path_api.domain.plan import Plan
 from hot_path_api.domain.ports import Profiles
 from hot_path_api.domain.ranking import top_up
 from hot_path_api.domain.recommendations import (
     MAX_DEPTH,
-    Reason,
     ReasonCode,
     RecommendationList,
     RecommendationQuery,
-    RecommendedItem,
 )
 from hot_path_api.domain.serving import ServingModel
 from hot_path_api.domain.users import NOBODY, UserContext, with_session
@@ -93,7 +90,7 @@ class Pipeline:
         trending: TrendingSource,
         models: ServingModels,
         selector: Selector,
-        explanations: Explanations,
+        descriptions: Descriptions,
         served: ServedLists,
         clock: Clock,
         limits: Limits,
@@ -103,7 +100,7 @@ class Pipeline:
         self._trending = trending
         self._models = models
         self._selector = selector
-        self._explanations = explanations
+        self._descriptions = descriptions
         self._served = served
         self._clock = clock
         self._limits = limits
@@ -136,7 +133,19 @@ class Pipeline:
         pool, scores, strategy = await self._fill(plan, question, query, model, run, pool, scores, want)
         scored = time.perf_counter()
         chosen = await self._choose(query, question, model, run, pool, scores, want)
-        items = await self._describe(query, question, run, pool, scores, chosen, strategy)
+        page = slice(query.offset, query.offset + query.limit)
+        items, errors = await self._descriptions.describe(
+            chosen.places[page],
+            chosen.items[page],
+            pool=pool,
+            scores=scores,
+            question=question,
+            popular=ReasonCode.FALLBACK if strategy == FALLBACK else ReasonCode.TRENDING,
+            explain=query.explain,
+            timeout_s=run.for_rest_s(),
+        )
+        for error in errors:
+            run.do_without("explanations", error)
 
         answer = RecommendationList(
             request_id=query.request_id,
@@ -269,56 +278,6 @@ class Pipeline:
         if chosen.items_missing is not None:
             run.do_without("items", chosen.items_missing)
         return chosen
-
-    async def _describe(
-        self,
-        query: RecommendationQuery,
-        question: SourceQuery,
-        run: _Run,
-        pool: Candidates,
-        scores: Floats,
-        chosen: Chosen,
-        strategy: str,
-    ) -> list[RecommendedItem]:
-        """Say of each item on this page what the sources gave to it, and why it is there."""
-        page = slice(query.offset, query.offset + query.limit)
-        places, items = chosen.places[page], chosen.items[page]
-        if not places:
-            return []
-        explained: dict[int, list[Reason]] = {}
-        if query.explain and len(question.history_keys):
-            explained, errors = await self._explanations.reasons(
-                question, [item.key for item in items], timeout_s=run.for_rest_s()
-            )
-            for error in errors:
-                run.do_without("explanations", error)
-        picked = np.array(places, np.intp)
-        because = await self._because(question, run, pool, picked)
-        names = [name if name in pool.shares else "" for name in pool.names]
-        shares = pool.features.take(picked, axis=1).T.astype(np.float64).round(6).tolist()
-        told = scores.take(picked).astype(np.float64).round(6).tolist()
-        without_cause = [Reason(ReasonCode.FALLBACK if strategy == FALLBACK else ReasonCode.TRENDING)]
-        described = []
-        for place, item in enumerate(items):
-            sources = {name: share for name, share in zip(names, shares[place], strict=True) if share and name}
-            cause = because[place]
-            reasons = explained.get(item.key)
-            if reasons is None:
-                if cause is not None:
-                    reasons = [Reason(ReasonCode.BECAUSE_YOU_INTERACTED, item=cause)]
-                else:
-                    reasons = without_cause if TRENDING in sources else []
-            described.append(RecommendedItem(item, told[place], sources, reasons))
-        return described
-
-    async def _because(self, question: SourceQuery, run: _Run, pool: Candidates, places: Places) -> list[Item | None]:
-        """Look up for each item the history item that gave most of its score."""
-        if not len(question.history_keys):
-            return [None] * len(places)
-        causes = pool.because.take(places)
-        keys = question.history_keys.take(causes, mode="wrap").tolist()  # -1, which is nobody, reads the last one
-        items, _ = await self._selector.items(keys, timeout_s=run.for_rest_s())
-        return [item if cause >= 0 else None for item, cause in zip(items, causes.tolist(), strict=True)]
 
     def _count(self, strategy: str) -> None:
         counter = self._lists.get(strategy)
