@@ -5,7 +5,8 @@ Everything here is plain Python that numba compiles at its first call, without t
 handed over as addresses: one compiled signature serves any number of them. Whoever calls keeps them alive meanwhile.
 
 What a batch costs does not grow with the catalogue: the accumulators are dense, but a user's pass clears exactly the
-rows that it touched. Inner loops are free of branches and of calls with arrays, which cost numba reference counts.
+rows that it touched. Inner loops are free of branches, of signed
+indices, which numba would check for being negative, and of calls with arrays, which cost it reference counts.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from numba.np.numpy_support import carray
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _compiled = cast("Callable[[Function], Function]", numba.njit(cache=True, nogil=True))
+_compiled_fast = cast("Callable[[Function], Function]", numba.njit(cache=True, nogil=True, fastmath=True))
 _intrinsic = cast("Callable[[Callable[..., Any]], Callable[[Any], Any]]", intrinsic)
 
 # The columns of Model.tables.
@@ -374,16 +376,18 @@ def _add_row(model: Any, source: Any, row: Any, pull: Any, rows: Any, marked: An
     """Add a table's row to the items' rows; give the marks then, and how many entries the row has."""
     half_values = model.half_values
     half = model.tables[source, HALF]
-    visits = rows.shape[1] - 1
+    visits = np.uintp(rows.shape[1] - 1)
+    column = np.uintp(source)
+    mark = np.uintp(marks)
     first, last, indices, singles, halves = _row(model.tables, source, row)
-    for j in range(first, last):
+    for j in range(np.uintp(first), np.uintp(last)):
         item = np.uintp(indices[j])
         seen = rows[item, visits]
         rows[item, visits] = seen + np.float32(1.0)
-        marked[marks] = item
-        marks += seen == 0.0
-        rows[item, source] += pull * (half_values[halves[j]] if half else singles[j])
-    return marks, last - first
+        marked[mark] = item
+        mark += np.uintp(seen == 0.0)
+        rows[item, column] += pull * (half_values[halves[j]] if half else singles[j])
+    return np.int64(mark), last - first
 
 
 @_compiled
@@ -518,13 +522,18 @@ def _describe(model: Any, scratch: Any, numbers: Any, vector: Any, features: Any
         scratch.slots[item] = place
         for source in range(sources):
             features[source, place] = scratch.rows[item, source]
-        dot = np.float32(0.0)
-        if item < shape[0]:
-            for d in range(len(vector)):
-                dot += item_factors[item, d] * vector[d]
-        features[sources + 1, place] = dot
+        features[sources + 1, place] = _dot(item_factors[item], vector) if item < shape[0] else np.float32(0.0)
         for column in range(columns.shape[0]):
             features[sources + 2 + column, place] = columns[column, item] if item < columns.shape[1] else 0.0
+
+
+@_compiled_fast
+def _dot(left: Any, right: Any) -> Any:
+    """Give the dot product; its sum may be taken in any order, so that it is vectorised."""
+    dot = np.float32(0.0)
+    for d in range(len(right)):
+        dot += left[d] * right[d]
+    return dot
 
 
 @_compiled
@@ -565,10 +574,10 @@ def _credit_row(
     givers = accounts.givers
     best = accounts.best
     first, last, indices, singles, halves = _row(model.tables, source, row)
-    for j in range(first, last):
+    for j in range(np.uintp(first), np.uintp(last)):
         item = np.uintp(indices[j])
         if chosen[item]:
-            slot = slots[item]
+            slot = np.uintp(slots[item])
             if givers[slot] != giver:
                 if amounts[slot] > best[slot]:
                     best[slot] = amounts[slot]
