@@ -27,6 +27,11 @@ class LoadOutcome:
         """How many records are there now."""
         return self.new + self.known
 
+    @property
+    def lines(self) -> int:
+        """How many lines were read."""
+        return self.loaded + len(self.bad)
+
 
 async def send_all(
     lines: Iterable[Line | BadLine],

@@ -25,9 +25,11 @@ async def load_items(gateway: Gateway, lines: Iterable[Line | BadLine], *, total
     """Put items into the catalogue; `total` is how many lines there are, when that is known."""
     with counting_progress() as progress:
         task = progress.add_task("Items", total=total)
-        return await send_all(
+        outcome = await send_all(
             lines, gateway.put_items, stream_key="item_id", on_progress=lambda count: progress.advance(task, count)
         )
+        progress.update(task, total=outcome.lines)
+    return outcome
 
 
 async def load_interactions(
@@ -36,12 +38,14 @@ async def load_interactions(
     """Add interactions, each user's in the order of the lines."""
     with counting_progress() as progress:
         task = progress.add_task("Interactions", total=total)
-        return await send_all(
+        outcome = await send_all(
             lines,
             gateway.append_interactions,
             stream_key="user_id",
             on_progress=lambda count: progress.advance(task, count),
         )
+        progress.update(task, total=outcome.lines)
+    return outcome
 
 
 def numbered(records: Sequence[Record]) -> list[Line]:

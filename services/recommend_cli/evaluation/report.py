@@ -50,7 +50,7 @@ def report_table(protocol: Protocol, report: Mapping[str, Any]) -> Table:
         table.add_column(name.replace("mean_", "mean "), justify="right")
     table.add_row("[bold]served[/]", *_cells(report["metrics"], columns), style="bold")
     for name, figures in report["baselines"].items():
-        table.add_row("popularity alone" if name == POPULARITY else name, *_cells(figures, columns))
+        table.add_row(name, *_cells(figures, columns))
     return table
 
 
@@ -63,5 +63,10 @@ def _cells(figures: Figures, columns: Sequence[str]) -> list[str]:
         elif name == COVERAGE:
             cells.append(f"{mean:.3f}")
         else:
-            cells.append(f"{mean:.4f}±" + f"{error:.4f}".lstrip("0"))
+            cells.append(f"{_fraction(mean)}±{_fraction(error)}")
     return cells
+
+
+def _fraction(value: float) -> str:
+    """Write four places, and no nought in front, so that a row fits a narrow terminal."""
+    return f"{value:.4f}".removeprefix("0")
