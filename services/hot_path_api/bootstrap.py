@@ -51,7 +51,7 @@ _HEALTH_EVERY_S = 1.0
 
 def _breaker(name: str) -> CircuitBreaker:
     """Make the breaker of one service: slow to open, because budgets are short and a busy moment is no outage."""
-    return CircuitBreaker(name, failure_threshold=20, open_s=0.5)
+    return CircuitBreaker(name, failure_threshold=30, open_s=0.5)
 
 
 class Gateway:

@@ -36,8 +36,8 @@ from servicekit.errors import ServiceError, UnavailableError
 FALLBACK = "fallback"
 VARIANT = "default"
 # Each step is given at least this long, even when the steps before it have used the budget up: a stall of the machine
-# that hits the profile must not cost the sources too.
-_LEAST_FOR_SOURCES_S = 0.02
+# that hits the profile must not cost the sources too, and a personal list a moment late is better than a popular one.
+_LEAST_FOR_SOURCES_S = 0.04
 _LEAST_FOR_ITEMS_S = 0.005
 
 
