@@ -226,7 +226,9 @@ def main() -> None:
         requests_per_s=plan["requests_per_s"],
         seed=plan["seed"],
     )
+    before_s = time.process_time()
     uvloop.run(load.run(plan["host"], plan["port"], plan["connections"]))
+    cpu_s = time.process_time() - before_s
     np.savez(
         sys.argv[1],
         requests=np.array(load.requests, dtype=np.int64),
@@ -234,7 +236,7 @@ def main() -> None:
         ended=np.array(load.ended, dtype=np.float64),
         lengths=np.array([len(answer) for answer in load.answers], dtype=np.int64),
         answers=np.frombuffer(b"".join(load.answers), dtype=np.uint8),
-        cpu_s=np.array(time.process_time()),
+        cpu_s=np.array(cpu_s),
     )
 
 
