@@ -44,7 +44,8 @@ def make_report(protocol: Protocol, runs: Sequence[SeedRun]) -> dict[str, Any]:
 
 def report_table(protocol: Protocol, report: Mapping[str, Any]) -> Table:
     """Lay the figures out: a row for each system, the served lists first."""
-    table = Table("", box=SIMPLE_HEAD, title=f"{protocol.name}: {protocol.about}", title_justify="left")
+    title = f"{protocol.name}: {protocol.about}"
+    table = Table("", box=SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
     columns = (*protocol.headline, COVERAGE, MEAN_POPULARITY)
     for name in columns:
         table.add_column(name.replace("mean_", "mean "), justify="right")
