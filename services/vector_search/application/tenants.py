@@ -13,8 +13,8 @@ from vector_search.domain.model import UNTRAINED_MODEL, ModelVersion
 from vector_search.domain.overlay import Overlay
 from vector_search.domain.retrieval import Retriever
 
-NEIGHBOURS = 100
-"""How many of a new item's neighbours are linked with it."""
+NEIGHBOURS = 50
+"""How many of a new item's neighbours are linked with it: as many as a row of a trained content table has."""
 
 
 class Serving:
