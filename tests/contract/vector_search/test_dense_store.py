@@ -92,7 +92,7 @@ class TestExactDenseStore(DenseStoreContract):
 
 class TestEdgeDenseStore(DenseStoreContract):
     @pytest.fixture
-    async def store(self, tmp_path: Path) -> AsyncIterator[DenseStore]:  # type: ignore[override]  # what pytest gives
+    async def store(self, tmp_path: Path) -> AsyncIterator[DenseStore]:
         store = EdgeDenseStore(tmp_path / "dense", build_timeout_s=60.0)
         yield store
         await store.close()
