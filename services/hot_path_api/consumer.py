@@ -60,8 +60,11 @@ class ChangeListener:
                 self._log.warning("record skipped", topic=record.topic, offset=record.offset, error=error.message)
 
     def _apply_change(self, change: events_pb2.ContentChanged) -> None:
+        named = change.put if change.HasField("put") else change.deleted
+        key = item_key(named.tenant, named.item_type, named.item_id)
+        if self._catalogue.has_heard(key, change.occurred_at_ms):
+            return  # most of them: what this replica wrote comes back to it
         if change.HasField("put"):
             self._catalogue.put(replace(item_from_proto(change.put), updated_at_ms=change.occurred_at_ms))
         elif change.HasField("deleted"):
-            ref = change.deleted
-            self._catalogue.delete(item_key(ref.tenant, ref.item_type, ref.item_id), change.occurred_at_ms)
+            self._catalogue.delete(key, change.occurred_at_ms)

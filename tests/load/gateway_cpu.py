@@ -40,7 +40,7 @@ from servicekit.testing import eventually
 ITEMS = 1_682
 HISTORY = 100
 CANDIDATES = 300
-GRAPH = 100
+GRAPH = 300
 VARIETY = 200
 FEATURES = ("cooccurrence", "session", "transition", "content", "nearest", "factors", "log_popularity")
 SERVING = """{"version": "v1", "sources": {"cooccurrence": {"weight": 1}, "session": {"weight": 1},

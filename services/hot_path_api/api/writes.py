@@ -10,6 +10,9 @@ from hot_path_api.application.idempotency import RepeatedWrites
 from hot_path_api.application.writing import Outcome
 from hot_path_api.domain.events import write_id
 
+# The report on a bulk full of errors is made again rather than kept.
+_MAX_REMEMBERED_BYTES = 16 << 10
+
 STATUS_BY_OUTCOME = {
     Outcome.CREATED: 201,
     Outcome.REPLACED: 200,
@@ -46,4 +49,4 @@ async def once(
 
 
 def _is_final(answer: Answer) -> bool:
-    return answer.status in {200, 201, 204}
+    return answer.status in {200, 201, 204} and len(answer.body) <= _MAX_REMEMBERED_BYTES

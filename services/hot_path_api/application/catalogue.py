@@ -15,7 +15,7 @@ _TIER = "gateway"
 # An item that was not there is asked for again after this long, unless its creation is heard of before.
 _ABSENT_S = 1.0
 # Changes are remembered for a while, because the store may still answer the state before them.
-_RECENT_CHANGES = 10_000
+_RECENT_CHANGES = 2_000
 
 
 class Catalogue:
@@ -94,6 +94,11 @@ class Catalogue:
             return
         self._remember(key, occurred_at_ms, None)
         self._cached.pop(key, None)
+
+    def has_heard(self, key: int, at_ms: int) -> bool:
+        """Tell whether a change of this moment, or a later one, is known already."""
+        recent, cached = self._recent.get(key), self._cached.get(key)
+        return (recent is not None and recent[0] >= at_ms) or (cached is not None and cached.updated_at_ms >= at_ms)
 
     def knows_attribute(self, tenant: str, name: str) -> bool:
         """Tell whether any item that passed by had an attribute of this name."""
