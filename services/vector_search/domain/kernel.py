@@ -33,6 +33,7 @@ SCALE, DECAY_BY_POSITION, TIES_SHARE, GAP_FLOOR, DECAY_BY_GAP, MAX_HISTORY = 0, 
 # The places of Model.factors.
 FOLD_IN, ITEM_FACTORS, FACTOR_ROWS, DIMENSIONS = 0, 1, 2, 3
 
+TRASH = 16  # several slots, so that adding to one does not wait for the addition before
 EMPTY_KEY = -1  # item keys are never negative
 _GOLDEN = 0x9E3779B97F4A7C15  # Fibonacci hashing: spreads even keys that somebody chose to collide
 FAINT = 10.0  # after so many halvings of its weight a history item is not read any more: a thousandth of the newest
@@ -101,30 +102,27 @@ class Users(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Memory that one thread reuses; a call leaves `rows` and `chosen` as it found them, all zero."""
+    """Memory that one thread reuses; a call leaves `rows` and `chosen` all zero and `slots` as it found them."""
 
     rows: npt.NDArray[np.float32]
     """[numbers, more than sources]: the shares, and behind them the visits; below zero for a barred item."""
     chosen: npt.NDArray[np.uint8]
-    """[numbers]: whether the item is in the answer."""
+    """[numbers]: whether the item has its place already, as a new one."""
     slots: npt.NDArray[np.int32]
-    """[numbers]: the place of a chosen item in the answer."""
+    """[numbers]: a chosen item's slot in the ledger, TRASH + its place; for all others number % TRASH."""
     marked: npt.NDArray[np.int32]
     """[numbers + 1]: the items whose row is not zero."""
 
 
-class Accounts(NamedTuple):
-    """For each chosen item, what one history item has given through all sources so far.
-
-    When the next history item begins to give, the account is closed and compared with the best.
-    """
+class Ledger(NamedTuple):
+    """What history items give to the chosen items; the first TRASH slots belong to all other items together."""
 
     amounts: npt.NDArray[np.float32]
-    """[most]: what the giver has given."""
-    givers: npt.NDArray[np.int32]
-    """[most]: whose account it is, -1: nobody's yet."""
+    """[TRASH + most]: what one history item gives, through all sources."""
     best: npt.NDArray[np.float32]
-    """[most]: the largest closed account."""
+    """[TRASH + most]: the most that one has given."""
+    givers: npt.NDArray[np.int32]
+    """[TRASH + most]: which one, by its place in the history; -1: none."""
 
 
 class Found(NamedTuple):
@@ -258,7 +256,9 @@ def group_edges(
 def retrieve(model: Model, users: Users, scratch: Scratch, found: Found) -> None:
     """Find every user's candidates with their features and reasons."""
     room = found.numbers.shape[1]
-    accounts = Accounts(np.empty(room, np.float32), np.empty(room, np.int32), np.empty(room, np.float32))
+    ledger = Ledger(
+        np.empty(TRASH + room, np.float32), np.empty(TRASH + room, np.float32), np.empty(TRASH + room, np.int32)
+    )
     positions = np.empty(len(users.history), np.float32)
     for user in range(len(users.limits)):
         begin = users.starts[user]
@@ -270,15 +270,13 @@ def retrieve(model: Model, users: Users, scratch: Scratch, found: Found) -> None
         found.counts[user] = count
         _describe(model, scratch, found.numbers[user, :count], found.vectors[user], found.features[user])
         if count:
-            accounts.amounts[:count] = 0.0
-            accounts.givers[:count] = -1
-            accounts.best[:count] = 0.0
-            found.because[user, :count] = -1
-            _trace(model, users, user, positions, scratch, accounts, found.because[user, :count])
+            _trace(model, users, user, positions, scratch, ledger, found.because[user, :count])
         for i in range(marks):
             scratch.rows[scratch.marked[i], :] = 0.0
         for i in range(count):
-            scratch.chosen[found.numbers[user, i]] = 0
+            item = found.numbers[user, i]
+            scratch.chosen[item] = 0
+            scratch.slots[item] = item % TRASH
 
 
 @_compiled
@@ -518,8 +516,7 @@ def _describe(model: Any, scratch: Any, numbers: Any, vector: Any, features: Any
     item_factors = carray(_pointer(model.factors[ITEM_FACTORS]), shape, np.float32)
     for place in range(len(numbers)):
         item = numbers[place]
-        scratch.chosen[item] = 1
-        scratch.slots[item] = place
+        scratch.slots[item] = TRASH + place
         for source in range(sources):
             features[source, place] = scratch.rows[item, source]
         features[sources + 1, place] = _dot(item_factors[item], vector) if item < shape[0] else np.float32(0.0)
@@ -537,72 +534,69 @@ def _dot(left: Any, right: Any) -> Any:
 
 
 @_compiled
-def _trace(model: Any, users: Any, user: Any, positions: Any, scratch: Any, accounts: Any, because: Any) -> None:
-    """Find which history item gave most to each chosen item: the same rows again, looking at the chosen only."""
+def _trace(model: Any, users: Any, user: Any, positions: Any, scratch: Any, ledger: Any, because: Any) -> None:
+    """Find which history item gave most to each chosen item: the same rows again.
+
+    Every entry is booked, without asking whether its item is chosen, at the item's slot in the ledger; the items that
+    are not chosen share the first few slots, which nobody reads.
+    """
     tables = model.tables
     begin = users.starts[user]
+    size = TRASH + len(because)
+    amounts = ledger.amounts[:size]
+    best = ledger.best[:size]
+    givers = ledger.givers[:size]
+    amounts[:] = 0.0
+    best[:] = 0.0
+    givers[:] = -1
     for i in range(begin, users.starts[user + 1]):
         row = users.history[i]
         if row < 0:
             continue
         gap_s = users.ages_s[i] - users.ages_s[begin]
+        gave = False
         for source in range(tables.shape[0]):
             pull = users.source_weights[user, source] * _pull(
                 model.parameters[source], users.strengths[i], i - begin, positions[i], gap_s
             )
             if pull == 0.0 or not users.reads[user, source]:
                 continue
+            gave = True
             if row < tables[source, ROWS]:
-                _credit_row(model, source, row, pull, i - begin, scratch, accounts, because)
+                _book_row(model, source, row, pull, scratch.slots, amounts)
             if source == model.overlay_source and model.heads[row] >= 0:
-                _credit_edges(model, row, pull, i - begin, scratch, accounts, because)
-    for slot in range(len(because)):
-        if accounts.amounts[slot] > accounts.best[slot]:
-            because[slot] = accounts.givers[slot]
+                _book_edges(model, row, pull, scratch.slots, amounts)
+        if gave:
+            _close(amounts, best, givers, np.int32(i - begin))
+    because[:] = givers[TRASH:]
 
 
 @_compiled
-def _credit_row(
-    model: Any, source: Any, row: Any, pull: Any, giver: Any, scratch: Any, accounts: Any, because: Any
-) -> None:
-    """Book what a history item gives to the chosen items through a table."""
+def _book_row(model: Any, source: Any, row: Any, pull: Any, slots: Any, amounts: Any) -> None:
+    """Book what a history item gives through a table."""
     half_values = model.half_values
     half = model.tables[source, HALF]
-    chosen = scratch.chosen
-    slots = scratch.slots
-    amounts = accounts.amounts
-    givers = accounts.givers
-    best = accounts.best
     first, last, indices, singles, halves = _row(model.tables, source, row)
     for j in range(np.uintp(first), np.uintp(last)):
-        item = np.uintp(indices[j])
-        if chosen[item]:
-            slot = np.uintp(slots[item])
-            if givers[slot] != giver:
-                if amounts[slot] > best[slot]:
-                    best[slot] = amounts[slot]
-                    because[slot] = givers[slot]
-                amounts[slot] = 0.0
-                givers[slot] = giver
-            amounts[slot] += pull * (half_values[halves[j]] if half else singles[j])
+        slot = np.uintp(slots[np.uintp(indices[j])])
+        amounts[slot] += pull * (half_values[halves[j]] if half else singles[j])
 
 
 @_compiled
-def _credit_edges(model: Any, row: Any, pull: Any, giver: Any, scratch: Any, accounts: Any, because: Any) -> None:
-    """Book what a history item gives to the chosen items through the overlay."""
-    amounts = accounts.amounts
-    givers = accounts.givers
-    best = accounts.best
+def _book_edges(model: Any, row: Any, pull: Any, slots: Any, amounts: Any) -> None:
+    """Book what a history item gives through the overlay."""
     edge = model.heads[row]
     while edge >= 0:
-        item = np.uintp(model.targets[edge])
-        if scratch.chosen[item]:
-            slot = scratch.slots[item]
-            if givers[slot] != giver:
-                if amounts[slot] > best[slot]:
-                    best[slot] = amounts[slot]
-                    because[slot] = givers[slot]
-                amounts[slot] = 0.0
-                givers[slot] = giver
-            amounts[slot] += pull * model.edge_weights[edge]
+        amounts[np.uintp(slots[np.uintp(model.targets[edge])])] += pull * model.edge_weights[edge]
         edge = model.next_edges[edge]
+
+
+@_compiled
+def _close(amounts: Any, best: Any, givers: Any, giver: Any) -> None:
+    """Compare what one history item gave with the best so far, and begin the next account; vectorised."""
+    for slot in range(len(amounts)):
+        amount = amounts[slot]
+        is_better = amount > best[slot]
+        best[slot] = amount if is_better else best[slot]
+        givers[slot] = giver if is_better else givers[slot]
+        amounts[slot] = 0.0

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from servicekit.arrays import Floats, Ints, Keys
 from servicekit.filters import Filter
 from vector_search.domain.catalogue import Catalogue
-from vector_search.domain.kernel import DIMENSIONS, Found, Model, Scratch, Users, retrieve, share_positions
+from vector_search.domain.kernel import DIMENSIONS, TRASH, Found, Model, Scratch, Users, retrieve, share_positions
 from vector_search.domain.model import CONTENT, ModelVersion
 from vector_search.domain.overlay import Overlay
 
@@ -97,7 +97,7 @@ class PreparedBatch:
         return Scratch(
             rows=np.zeros((numbers, width), np.float32),
             chosen=np.zeros(numbers, np.uint8),
-            slots=np.zeros(numbers, np.int32),
+            slots=np.arange(numbers, dtype=np.int32) % TRASH,
             marked=np.zeros(numbers + 1, np.int32),
         )
 
