@@ -32,9 +32,9 @@ class Settings(ServiceSettings):
 
     time_budget_ms: float = Field(default=80.0, gt=0.0)
     """Milliseconds that a list may take; what is late is left out and named in `degraded`."""
-    candidates: int = Field(default=300, ge=10, le=1_000)
+    candidates: int = Field(default=200, ge=10, le=1_000)
     """How many candidates retrieval is asked for; more are asked for a long list."""
-    graph_candidates: int = Field(default=300, ge=10, le=1_000)
+    graph_candidates: int = Field(default=100, ge=10, le=1_000)
     """How many items the graph is asked for; of a candidate that it does not name it says nothing."""
     history_limit: int = Field(default=1_000, ge=1, le=10_000)
     """How many items of a user's history are the query; older ones only count as seen."""

@@ -14,7 +14,7 @@ from gpu_worker.training.metrics import K, ranking_metrics, top_hits
 from gpu_worker.training.recipe import SHARES, TABLES, Recipe
 from servicekit.arrays import Floats
 
-CANDIDATES = 300
+CANDIDATES = 200
 _CHUNK = 512  # queries scored at once; bounds the dense scores to 512 * N floats
 _SCALE_QUERIES = 200
 _DENSE_FROM = 0.02
