@@ -15,6 +15,8 @@ from gpu_worker.training.recipe import SHARES, TABLES, Recipe
 from servicekit.arrays import Floats
 
 CANDIDATES = 200
+GRAPH_CANDIDATES = 100
+"""The gateway asks vector_search and graph_service for so many candidates."""
 _CHUNK = 512  # queries scored at once; bounds the dense scores to 512 * N floats
 _SCALE_QUERIES = 200
 _DENSE_FROM = 0.02
@@ -38,8 +40,15 @@ class Components:
             return scores
         product = history @ self.matrices[source]
         scores = product if isinstance(product, np.ndarray) else product.toarray()
-        # graph_service answers only what its paths speak for.
-        return np.maximum(scores, 0.0) if source == "graph" else scores
+        return _answered(scores) if source == "graph" else scores
+
+
+def _answered(scores: Floats) -> Floats:
+    """Keep what graph_service answers of its shares: the best few that are positive."""
+    if scores.shape[1] > GRAPH_CANDIDATES:
+        least = np.partition(scores, -GRAPH_CANDIDATES, axis=1)[:, -GRAPH_CANDIDATES, np.newaxis]
+        scores = np.where(scores >= least, scores, 0.0)
+    return np.maximum(scores, 0.0)
 
 
 def as_factor(matrix: sp.csr_array) -> sp.csr_array | Floats:
