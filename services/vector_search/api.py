@@ -171,7 +171,7 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
     ) -> pb.DescribeVersionsResponse:
         """Answer with the versions held here."""
         _require(request.tenant, "tenant")
-        tenant = self._tenants.get(request.tenant)
+        tenant = self._tenants.find(request.tenant)
         held = [serving for serving in (tenant.active, tenant.previous) if serving and serving.version.name]
         return pb.DescribeVersionsResponse(
             versions=[

@@ -14,6 +14,7 @@ from servicekit.metrics import MODEL_AGE, serve_metrics
 from servicekit.rpc.server import GrpcServer
 from servicekit.tasks import BackgroundTasks
 from vector_search.adapters.edge_collections import EdgeDenseStore
+from vector_search.adapters.item_columns import ItemColumnCache
 from vector_search.adapters.model_folder import FolderModelStore, folder_of_url
 from vector_search.api import SERVICE_NAME, VectorSearchServicer
 from vector_search.application.content import ContentVectors
@@ -126,10 +127,11 @@ async def run(settings: VectorSearchSettings, stop: asyncio.Event) -> None:
         log = open_event_log(settings.event_log_url)
         opened.push_async_callback(log.close)
         await log.ensure_topics(default_specs())
-        dense = EdgeDenseStore(settings.data_dir / "vector_search", build_timeout_s=settings.build_timeout_s)
+        folder = settings.data_dir / "vector_search"
+        dense = EdgeDenseStore(folder / "dense", build_timeout_s=settings.build_timeout_s)
         opened.push_async_callback(dense.close)
         service = VectorSearch(
-            models=FolderModelStore(folder_of_url(settings.model_store_url)),
+            models=FolderModelStore(folder_of_url(settings.model_store_url), ItemColumnCache(folder / "columns")),
             dense=dense,
             log=log,
             clock=SystemClock(),

@@ -26,6 +26,7 @@ from servicekit.identity import item_key
 from servicekit.rpc.client import RpcChannel
 from servicekit.testing import eventually, served
 from vector_search.adapters.folders import folder_name
+from vector_search.adapters.item_columns import ItemColumnCache
 from vector_search.adapters.model_folder import FolderModelStore
 from vector_search.bootstrap import VectorSearch
 from vector_search.consumer import ITEM_TOPICS
@@ -194,7 +195,8 @@ class Replica:
         self.clock = ManualClock()
         self.stub: pb_grpc.VectorSearchServiceStub
         self.channel: RpcChannel
-        self.service = VectorSearch(models=FolderModelStore(models), dense=dense, log=log, clock=self.clock)
+        versions = FolderModelStore(models, ItemColumnCache(models.parent / "columns"))
+        self.service = VectorSearch(models=versions, dense=dense, log=log, clock=self.clock)
 
     async def put(self, *items: common_pb2.Item, at_ms: int = 2_000) -> None:
         """Say over the log that items are so."""

@@ -11,13 +11,12 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from recommendation.common.v1 import common_pb2
 from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from vector_search.adapters.folders import folder_name
-from vector_search.convert import fields_of, item_from_message
-from vector_search.domain.catalogue import ALWAYS_MS, NEVER_MS, VersionItems
-from vector_search.domain.columns import MemoryColumns, build_columns
-from vector_search.domain.items import Fields, ItemState
+from vector_search.adapters.item_columns import ItemColumnCache, read_items
+from vector_search.convert import fields_of
+from vector_search.domain.catalogue import VersionItems
+from vector_search.domain.items import Fields
 from vector_search.domain.model import CONTENT, NO_FACTORS, UNTRAINED, Factors, ModelVersion, Source
 from vector_search.domain.tables import NO_TABLE, ItemTable, SourceParameters
 
@@ -38,10 +37,16 @@ def folder_of_url(url: str) -> Path:
 
 
 class FolderModelStore:
-    """A ModelStore in a folder."""
+    """A ModelStore in a folder.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: Holds a folder for each tenant, and that one for each version.
+        cache: Where the items' columns are kept on this machine.
+    """
+
+    def __init__(self, root: Path, cache: ItemColumnCache) -> None:
         self._root = root
+        self._cache = cache
 
     async def tenants(self) -> Sequence[str]:
         """Give the tenants that have versions."""
@@ -61,7 +66,7 @@ class FolderModelStore:
 
     def fields(self, tenant: str, version: str) -> Iterator[Fields]:
         """Give the fields of a version's items by item number."""
-        return (fields_of(message) for message in _items(self._folder(tenant, version) / "items.bin"))
+        return (fields_of(message) for message in read_items(self._folder(tenant, version) / "items.bin"))
 
     def _folder(self, tenant: str, version: str) -> Path:
         folder = self._root / folder_name(tenant) / version
@@ -77,7 +82,9 @@ class FolderModelStore:
                 raise FailedPreconditionError(f"version {version} has the format {manifest['format']}, we read 1")
             if verify:
                 _compare_checksums(folder, manifest["checksums"])
-            model = _read(folder, manifest)
+            keys = np.array(_array(folder, "item_keys"), np.int64)
+            items = self._cache.load(keys, folder / "items.bin", checksum=manifest["checksums"]["items.bin"])
+            model = _read(folder, manifest, items)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FailedPreconditionError(f"version {version} of {tenant} cannot be read: {error!r}") from error
         model.verify()
@@ -94,9 +101,7 @@ def _compare_checksums(folder: Path, checksums: Mapping[str, str]) -> None:
             raise FailedPreconditionError(f"{name} of version {folder.name} does not have its checksum: it is damaged")
 
 
-def _read(folder: Path, manifest: Mapping[str, Any]) -> ModelVersion:
-    keys = np.array(_array(folder, "item_keys"), np.int64)
-    items = _version_items(keys, folder / "items.bin")
+def _read(folder: Path, manifest: Mapping[str, Any], items: VersionItems) -> ModelVersion:
     sources = [_source(folder, name, described) for name, described in manifest["sources"].items()]
     if CONTENT not in manifest["sources"]:
         sources.append(Source(CONTENT, NO_TABLE, UNTRAINED))
@@ -147,52 +152,3 @@ def _parameters(described: Mapping[str, Any]) -> SourceParameters:
         time_floor=float(described.get("time_floor", 0.0)),
         max_history=described.get("max_history"),
     )
-
-
-def _version_items(keys: npt.NDArray[np.int64], path: Path) -> VersionItems:
-    count = len(keys)
-    updated = np.zeros(count, np.int64)
-    hidden = np.zeros(count, np.uint8)
-    opens = np.full(count, ALWAYS_MS, np.int64)
-    closes = np.full(count, NEVER_MS, np.int64)
-
-    def states() -> Iterator[ItemState]:
-        for number, message in enumerate(_items(path)):
-            item = item_from_message(message)
-            if number >= count or item.key != keys[number]:
-                raise FailedPreconditionError(f"items.bin does not follow item_keys at {number}")
-            updated[number] = item.updated_at_ms
-            hidden[number] = item.hidden
-            opens[number] = ALWAYS_MS if item.available_from_ms is None else item.available_from_ms
-            closes[number] = NEVER_MS if item.available_until_ms is None else item.available_until_ms
-            yield item
-
-    seen = 0
-
-    def counted() -> Iterator[Fields]:
-        nonlocal seen
-        for item in states():
-            seen += 1
-            yield item.fields
-
-    columns = build_columns(counted())
-    if seen != count:
-        raise FailedPreconditionError(f"items.bin has {seen} items, item_keys {count}")
-    return VersionItems(keys, updated, hidden, opens, closes, MemoryColumns(columns, count))
-
-
-def _items(path: Path) -> Iterator[common_pb2.Item]:
-    """Read length-delimited messages."""
-    content = path.read_bytes()
-    place = 0
-    while place < len(content):
-        length = shift = 0
-        while True:
-            byte = content[place]
-            place += 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        yield common_pb2.Item.FromString(content[place : place + length])
-        place += length

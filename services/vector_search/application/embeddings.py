@@ -83,7 +83,7 @@ class Embeddings:
 
     async def delete(self, tenant: str, keys: Keys) -> None:
         """Remove items from every collection and overlay; a later state of one brings it back."""
-        for serving in self._tenants.get(tenant).all():
+        for serving in self._tenants.find(tenant).all():
             for key in keys.tolist():
                 serving.catalogue.forget(key)
         await self._content.delete(tenant, keys)
@@ -109,7 +109,7 @@ class Embeddings:
 
     async def search(self, tenant: str, queries: Sequence[VectorQuery]) -> list[Neighbours | ServiceError]:
         """Give the items nearest by content that may be recommended, for each vector."""
-        catalogue = self._tenants.get(tenant).active.catalogue
+        catalogue = self._tenants.find(tenant).active.catalogue
         outcomes: list[Neighbours | ServiceError] = []
         async with self._content.reading(tenant, self._encoder(tenant)) as index:
             for query in queries:
@@ -121,7 +121,7 @@ class Embeddings:
 
     async def search_factors(self, tenant: str, queries: Sequence[VectorQuery]) -> list[Neighbours | ServiceError]:
         """Give the items with the largest dot products that may be recommended, for each vector."""
-        serving = self._tenants.get(tenant).active
+        serving = self._tenants.find(tenant).active
         outcomes: list[Neighbours | ServiceError] = []
         for query in queries:
             try:
@@ -219,7 +219,7 @@ class Embeddings:
                     outcomes[place] = neighbours
 
     def _encoder(self, tenant: str) -> str:
-        return self._tenants.get(tenant).active.version.encoder
+        return self._tenants.find(tenant).active.version.encoder
 
 
 async def _search_content(index: DenseIndex, catalogue: Catalogue, query: VectorQuery) -> Neighbours:

@@ -42,7 +42,7 @@ class Retrieval:
 
     async def retrieve(self, tenant: str, queries: Sequence[UserQuery]) -> list[Candidates]:
         """Give the candidates of many users of one tenant."""
-        serving = self._tenants.get(tenant).active
+        serving = self._tenants.find(tenant).active
         batches = serving.retriever.prepare(queries)
         with VECTOR_SEARCH_LATENCY.time():
             answers = await asyncio.get_running_loop().run_in_executor(self._pool, run_batches, batches)
@@ -53,7 +53,7 @@ class Retrieval:
 
     async def similar(self, tenant: str, queries: Sequence[SimilarQuery]) -> list[Candidates | ServiceError]:
         """Give the items similar to some, by the tables and by the dense index where these do not know the item."""
-        serving = self._tenants.get(tenant).active
+        serving = self._tenants.find(tenant).active
         unknown = {query.key for query in queries if not serving.catalogue.has(query.key)}
         unknown -= await self._stored(tenant, serving, unknown)
         asked = [
@@ -76,7 +76,7 @@ class Retrieval:
 
     def explain(self, tenant: str, query: UserQuery, keys: Keys, *, limit: int) -> list[Contribution]:
         """Give for each of the items which history items gave most to its score, through which source."""
-        return explain(self._tenants.get(tenant).active.retriever, query, keys, limit=limit)
+        return explain(self._tenants.find(tenant).active.retriever, query, keys, limit=limit)
 
     def close(self) -> None:
         """End the threads."""

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from servicekit.clock import Clock
+from servicekit.logs import get_logger
 from vector_search.domain.catalogue import Catalogue
 from vector_search.domain.changes import Change, ItemDeleted, ItemEmbedded, ItemPut
 from vector_search.domain.items import ItemState
 from vector_search.domain.model import UNTRAINED_MODEL, ModelVersion
 from vector_search.domain.overlay import Overlay
 from vector_search.domain.retrieval import Retriever
+
+_log = get_logger(__name__)
 
 NEIGHBOURS = 50
 """How many of a new item's neighbours are linked with it: as many as a row of a trained content table has."""
@@ -51,7 +54,10 @@ class Serving:
         keys = embedded.neighbour_keys[:NEIGHBOURS]
         numbers = np.array([self.catalogue.number(key) for key in keys.tolist()], np.int32)
         self._keep_up()
+        refused = self.overlay.refused
         self.overlay.link(number, numbers, embedded.similarities[: len(keys)])
+        if self.overlay.refused > refused and not refused:
+            _log.warning("so many items are new that no more can be linked: train a model", tenant=embedded.tenant)
 
     def _keep_up(self) -> None:
         self.overlay.grow(self.catalogue.numbering.capacity)
@@ -86,14 +92,19 @@ class Tenant:
 
 
 class Tenants:
-    """All tenants, made when they are first heard of."""
+    """All tenants of which anything was ever written or heard."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._tenants: dict[str, Tenant] = {}
+        self._nobody = Tenant("", clock=clock)
+
+    def find(self, name: str) -> Tenant:
+        """Give a tenant to read from, one that has nothing when there is none of that name; not to be written to."""
+        return self._tenants.get(name, self._nobody)
 
     def get(self, name: str) -> Tenant:
-        """Give a tenant."""
+        """Give a tenant to write to, a new one when there is none of that name."""
         tenant = self._tenants.get(name)
         if tenant is None:
             tenant = self._tenants[name] = Tenant(name, clock=self._clock)

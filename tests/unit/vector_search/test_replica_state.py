@@ -161,7 +161,7 @@ async def test_what_cannot_be_served_is_refused_and_the_active_one_goes_on(train
     indices[3] = COUNT
     np.save(folder / "content.indices.npy", indices)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["checksums"] = {}
+    manifest["checksums"] = {"items.bin": manifest["checksums"]["items.bin"]}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert await refused(trained, names[2]) is damaged
     draft(names[3], vectors=np.full((COUNT, 16), np.nan, np.float32)).write(trained.models)
