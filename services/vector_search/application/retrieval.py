@@ -9,15 +9,19 @@ import numpy as np
 
 from servicekit.arrays import Keys
 from servicekit.deadline import remaining_s
-from servicekit.errors import NotFoundError, ServiceError
+from servicekit.errors import NotFoundError, ServiceError, UnavailableError
 from servicekit.filters import Filter
-from servicekit.metrics import VECTOR_SEARCH_LATENCY
+from servicekit.logs import get_logger
+from servicekit.metrics import DEGRADED, VECTOR_SEARCH_LATENCY
 from vector_search.application.content import ContentVectors
 from vector_search.application.search import search_open
 from vector_search.application.tenants import Serving, Tenants
 from vector_search.domain.explanation import Contribution, explain
+from vector_search.domain.model import NEAREST
 from vector_search.domain.nearest import add_nearest, wanted_vector, wants_nearest
 from vector_search.domain.retrieval import Candidates, UserQuery, run_batches
+
+_log = get_logger(__name__)
 
 _LEAST_S = 0.015  # with less time left, the dense index is not asked
 
@@ -48,7 +52,11 @@ class Retrieval:
             answers = await asyncio.get_running_loop().run_in_executor(self._pool, run_batches, batches)
         poor = [place for place, query in enumerate(queries) if wants_nearest(query, answers[place])]
         if poor and remaining_s() > _LEAST_S:
-            await self._add_nearest(tenant, serving, queries, answers, poor)
+            try:
+                await self._add_nearest(tenant, serving, queries, answers, poor)
+            except UnavailableError as error:  # the tables' answers are good without it
+                DEGRADED.labels(NEAREST, error.code).inc()
+                _log.warning("answered without the dense index", error=error.message)
         return answers
 
     async def similar(self, tenant: str, queries: Sequence[SimilarQuery]) -> list[Candidates | ServiceError]:

@@ -1,7 +1,6 @@
 """The compiled loops: one pass over the rows of a user's history accumulates every source at once.
 
-Everything here is plain Python that numba compiles at its first call, without the GIL and into numba's cache, which
-`python -m vector_search.warm` fills ahead. The tables are memory-mapped files of several element types, so they are
+The tables are memory-mapped files of several element types, so they are
 handed over as addresses: one compiled signature serves any number of them. Whoever calls keeps them alive meanwhile.
 
 What a batch costs does not grow with the catalogue: the accumulators are dense, but a user's pass clears exactly the
@@ -10,9 +9,8 @@ indices, which numba would check for being negative, and of calls with arrays, w
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from numba import types
@@ -20,10 +18,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from vector_search.domain.compiled import compiled, compiled_loosely
 
-_compiled = cast("Callable[[Function], Function]", numba.njit(cache=True, nogil=True))
-_compiled_fast = cast("Callable[[Function], Function]", numba.njit(cache=True, nogil=True, fastmath=True))
 _intrinsic = cast("Callable[[Callable[..., Any]], Callable[[Any], Any]]", intrinsic)
 
 # The columns of Model.tables.
@@ -34,8 +30,6 @@ SCALE, DECAY_BY_POSITION, TIES_SHARE, GAP_FLOOR, DECAY_BY_GAP, MAX_HISTORY = 0, 
 FOLD_IN, ITEM_FACTORS, FACTOR_ROWS, DIMENSIONS = 0, 1, 2, 3
 
 TRASH = 16  # several slots, so that adding to one does not wait for the addition before
-EMPTY_KEY = -1  # item keys are never negative
-_GOLDEN = 0x9E3779B97F4A7C15  # Fibonacci hashing: spreads even keys that somebody chose to collide
 FAINT = 10.0  # after so many halvings of its weight a history item is not read any more: a thousandth of the newest
 _BARRED = -1e9  # so far below zero that no number of visits brings it back
 
@@ -154,105 +148,7 @@ def _pointer(_context: Any, address: Any) -> Any:
     return types.voidptr(address), generate
 
 
-@_compiled
-def insert_keys(slots: Any, numbers: Any, shift: Any, keys: Any, first_number: Any) -> None:
-    """Enter keys that are not in the hash table yet; their numbers count up from first_number."""
-    mask = len(slots) - 1
-    for i in range(len(keys)):
-        slot = np.int64((np.uint64(keys[i]) * np.uint64(_GOLDEN)) >> np.uint64(shift))
-        while slots[slot] != EMPTY_KEY:
-            slot = (slot + 1) & mask
-        numbers[slot] = first_number + i  # before the key, so that a reader in another thread sees both or none
-        slots[slot] = keys[i]
-
-
-@_compiled
-def find_keys(slots: Any, numbers: Any, shift: Any, keys: Any, found: Any) -> None:
-    """Write the number of each key, -1 where it has none."""
-    mask = len(slots) - 1
-    for i in range(len(keys)):
-        found[i] = -1
-        if keys[i] >= 0:
-            slot = np.int64((np.uint64(keys[i]) * np.uint64(_GOLDEN)) >> np.uint64(shift))
-            while slots[slot] != EMPTY_KEY:
-                if slots[slot] == keys[i]:
-                    found[i] = numbers[slot]
-                    break
-                slot = (slot + 1) & mask
-
-
-@_compiled
-def cut_edges(heads: Any, next_edges: Any, targets: Any, weights: Any, owners: Any, item: Any) -> Any:
-    """Kill the edges that an item owns, those of its row and their mirrors; give how many died."""
-    cut = 0
-    edge = heads[item]
-    while edge >= 0:
-        if owners[edge] == item and weights[edge] != 0.0:
-            weights[edge] = 0.0
-            cut += 1
-            mirror = heads[targets[edge]]
-            while mirror >= 0:
-                if owners[mirror] == item and targets[mirror] == item and weights[mirror] != 0.0:
-                    weights[mirror] = 0.0
-                    cut += 1
-                mirror = next_edges[mirror]
-        edge = next_edges[edge]
-    return cut
-
-
-@_compiled
-def add_edges(
-    heads: Any, next_edges: Any, targets: Any, weights: Any, owners: Any, used: Any, item: Any, others: Any, near: Any
-) -> Any:
-    """Link an item with others in both directions, but for those it is linked with; give the edges used then."""
-    for i in range(len(others)):
-        edge = heads[item]
-        while edge >= 0 and (targets[edge] != others[i] or weights[edge] == 0.0):
-            edge = next_edges[edge]
-        if edge >= 0 or others[i] == item or near[i] == 0.0:
-            continue
-        for back in range(2):
-            row = others[i] if back else item
-            targets[used] = item if back else others[i]
-            weights[used] = near[i]
-            owners[used] = item
-            next_edges[used] = heads[row]
-            heads[row] = used  # last: a reader in another thread sees a whole edge or none
-            used += 1
-    return used
-
-
-@_compiled
-def group_edges(
-    heads: Any,
-    next_edges: Any,
-    targets: Any,
-    weights: Any,
-    owners: Any,
-    new_heads: Any,
-    new_next: Any,
-    new_targets: Any,
-    new_weights: Any,
-    new_owners: Any,
-) -> Any:
-    """Copy the living edges so that those of a row lie together; give how many there are."""
-    count = 0
-    for row in range(len(heads)):
-        new_heads[row] = -1
-        edge = heads[row]
-        while edge >= 0:
-            if weights[edge] != 0.0:
-                new_targets[count] = targets[edge]
-                new_weights[count] = weights[edge]
-                new_owners[count] = owners[edge]
-                new_next[count] = new_heads[row]
-                new_heads[row] = count
-                count += 1
-            edge = next_edges[edge]
-    return count
-
-
-@_compiled
+@compiled
 def retrieve(model: Model, users: Users, scratch: Scratch, found: Found) -> None:
     """Find every user's candidates with their features and reasons."""
     room = found.numbers.shape[1]
@@ -279,7 +175,7 @@ def retrieve(model: Model, users: Users, scratch: Scratch, found: Found) -> None
             scratch.slots[item] = item % TRASH
 
 
-@_compiled
+@compiled
 def share_positions(ages_s: Any, positions: Any) -> None:
     """Number the history from 0 for the newest; what was touched at the same moment shares the mean position."""
     first = 0
@@ -289,7 +185,7 @@ def share_positions(ages_s: Any, positions: Any) -> None:
             first = i + 1
 
 
-@_compiled
+@compiled
 def _bar(users: Any, user: Any, scratch: Any) -> Any:
     """Mark what may not come back; give how many items are marked."""
     rows = scratch.rows
@@ -312,7 +208,7 @@ def _bar(users: Any, user: Any, scratch: Any) -> Any:
     return marks
 
 
-@_compiled
+@compiled
 def _pull(parameters: Any, strength: Any, index: Any, shared: Any, gap_s: Any) -> Any:
     """Give the weight of a history item for one source; 0 beyond what the source looks at or can still hear."""
     position = shared if parameters[TIES_SHARE] else np.float32(index)
@@ -324,7 +220,7 @@ def _pull(parameters: Any, strength: Any, index: Any, shared: Any, gap_s: Any) -
     return strength * parameters[SCALE] * np.exp2(-halvings) * nearness
 
 
-@_compiled
+@compiled
 def _row(tables: Any, source: Any, row: Any) -> Any:
     """Give where a row begins and ends, and its table's indices and weights, the latter as both types."""
     indptr = carray(_pointer(tables[source, INDPTR]), tables[source, ROWS] + 1, np.int64)
@@ -336,7 +232,7 @@ def _row(tables: Any, source: Any, row: Any) -> Any:
     return first, last, indices, singles, halves
 
 
-@_compiled
+@compiled
 def _accumulate(model: Any, users: Any, user: Any, positions: Any, scratch: Any, marks: Any, vector: Any) -> Any:
     """Add up the rows of the history, source by source, and its factors; give marks and the rows that were there."""
     tables = model.tables
@@ -369,7 +265,7 @@ def _accumulate(model: Any, users: Any, user: Any, positions: Any, scratch: Any,
     return marks, known
 
 
-@_compiled
+@compiled
 def _add_row(model: Any, source: Any, row: Any, pull: Any, rows: Any, marked: Any, marks: Any) -> Any:
     """Add a table's row to the items' rows; give the marks then, and how many entries the row has."""
     half_values = model.half_values
@@ -388,7 +284,7 @@ def _add_row(model: Any, source: Any, row: Any, pull: Any, rows: Any, marked: An
     return np.int64(mark), last - first
 
 
-@_compiled
+@compiled
 def _add_edges(model: Any, row: Any, pull: Any, rows: Any, marked: Any, marks: Any) -> Any:
     """Add a row of the overlay to the items' rows; give the marks then."""
     source = model.overlay_source
@@ -408,7 +304,7 @@ def _add_edges(model: Any, row: Any, pull: Any, rows: Any, marked: Any, marks: A
     return marks
 
 
-@_compiled
+@compiled
 def _select(model: Any, users: Any, user: Any, scratch: Any, marks: Any, numbers: Any, scores: Any) -> Any:
     """Keep the best of the touched items, best first; give how many.
 
@@ -438,7 +334,7 @@ def _select(model: Any, users: Any, user: Any, scratch: Any, marks: Any, numbers
     return count
 
 
-@_compiled
+@compiled
 def _gather(
     model: Any, weights: Any, scratch: Any, marks: Any, first: Any, limit: Any, numbers: Any, scores: Any
 ) -> Any:
@@ -468,7 +364,7 @@ def _gather(
     return count
 
 
-@_compiled
+@compiled
 def _sift_up(numbers: Any, scores: Any, keys: Any, size: Any, item: Any, score: Any) -> None:
     """Add an item to a heap of this size; of equal scores the larger key is the worse."""
     node = size
@@ -484,7 +380,7 @@ def _sift_up(numbers: Any, scores: Any, keys: Any, size: Any, item: Any, score: 
     scores[node] = score
 
 
-@_compiled
+@compiled
 def _sift_down(numbers: Any, scores: Any, keys: Any, size: Any, item: Any, score: Any) -> None:
     """Replace the root of a heap of this size and let the newcomer sink."""
     node = 0
@@ -507,7 +403,7 @@ def _sift_down(numbers: Any, scores: Any, keys: Any, size: Any, item: Any, score
     scores[node] = score
 
 
-@_compiled
+@compiled
 def _describe(model: Any, scratch: Any, numbers: Any, vector: Any, features: Any) -> None:
     """Write the features of the chosen items and remember their places."""
     sources = model.tables.shape[0]
@@ -524,7 +420,7 @@ def _describe(model: Any, scratch: Any, numbers: Any, vector: Any, features: Any
             features[sources + 2 + column, place] = columns[column, item] if item < columns.shape[1] else 0.0
 
 
-@_compiled_fast
+@compiled_loosely
 def _dot(left: Any, right: Any) -> Any:
     """Give the dot product; its sum may be taken in any order, so that it is vectorised."""
     dot = np.float32(0.0)
@@ -533,7 +429,7 @@ def _dot(left: Any, right: Any) -> Any:
     return dot
 
 
-@_compiled
+@compiled
 def _trace(model: Any, users: Any, user: Any, positions: Any, scratch: Any, ledger: Any, because: Any) -> None:
     """Find which history item gave most to each chosen item: the same rows again.
 
@@ -571,7 +467,7 @@ def _trace(model: Any, users: Any, user: Any, positions: Any, scratch: Any, ledg
     because[:] = givers[TRASH:]
 
 
-@_compiled
+@compiled
 def _book_row(model: Any, source: Any, row: Any, pull: Any, slots: Any, amounts: Any) -> None:
     """Book what a history item gives through a table."""
     half_values = model.half_values
@@ -582,7 +478,7 @@ def _book_row(model: Any, source: Any, row: Any, pull: Any, slots: Any, amounts:
         amounts[slot] += pull * (half_values[halves[j]] if half else singles[j])
 
 
-@_compiled
+@compiled
 def _book_edges(model: Any, row: Any, pull: Any, slots: Any, amounts: Any) -> None:
     """Book what a history item gives through the overlay."""
     edge = model.heads[row]
@@ -591,7 +487,7 @@ def _book_edges(model: Any, row: Any, pull: Any, slots: Any, amounts: Any) -> No
         edge = model.next_edges[edge]
 
 
-@_compiled
+@compiled
 def _close(amounts: Any, best: Any, givers: Any, giver: Any) -> None:
     """Compare what one history item gave with the best so far, and begin the next account; vectorised."""
     for slot in range(len(amounts)):

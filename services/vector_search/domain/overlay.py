@@ -5,12 +5,12 @@ its neighbours leads to it. The edges of a row are a linked list in growing arra
 model's own rows; when enough was added they are grouped again, so that a row lies together in memory.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from servicekit.arrays import Floats, Ints
-from vector_search.domain.kernel import add_edges, cut_edges, group_edges
+from vector_search.domain.compiled import compiled
 
 _LEAST_ROOM = 1_024
 _WORTH_GROUPING = 8_192
@@ -62,7 +62,7 @@ class Overlay:
         if self._used + wanted > len(self.edges.targets):
             self._move(len(self.edges.heads), max(2 * self.edge_count, self.edge_count + wanted, _LEAST_ROOM))
         others, near = np.array(neighbours, np.int32), np.array(weights, np.float32)
-        self._used = add_edges(*self.edges, self._used, item, others, near)
+        self._used = _add_edges(*self.edges, self._used, item, others, near)
         if self._used - self._grouped > max(self._grouped, _WORTH_GROUPING):
             self.regroup()
 
@@ -72,7 +72,7 @@ class Overlay:
 
     def unlink(self, item: int) -> None:
         """Take back what was linked for an item; what others linked it with stays."""
-        self._dead += cut_edges(*self.edges, item)
+        self._dead += _cut_edges(*self.edges, item)
 
     def row(self, item: int) -> tuple[Ints, Floats]:
         """Give the items that an item is linked with, and the weights."""
@@ -86,7 +86,7 @@ class Overlay:
 
     def _move(self, capacity: int, room: int) -> None:
         moved = _empty(capacity, room)
-        self._used = self._grouped = group_edges(*self.edges, *moved)
+        self._used = self._grouped = _group_edges(*self.edges, *moved)
         self._dead = 0
         self.edges = moved  # in one step: a reader has either all of the old arrays or all of the new
 
@@ -99,3 +99,74 @@ def _empty(capacity: int, room: int) -> Edges:
         np.zeros(room, np.float32),
         np.zeros(room, np.int32),
     )
+
+
+@compiled
+def _cut_edges(heads: Any, next_edges: Any, targets: Any, weights: Any, owners: Any, item: Any) -> Any:
+    """Kill the edges that an item owns, those of its row and their mirrors; give how many died."""
+    cut = 0
+    edge = heads[item]
+    while edge >= 0:
+        if owners[edge] == item and weights[edge] != 0.0:
+            weights[edge] = 0.0
+            cut += 1
+            mirror = heads[targets[edge]]
+            while mirror >= 0:
+                if owners[mirror] == item and targets[mirror] == item and weights[mirror] != 0.0:
+                    weights[mirror] = 0.0
+                    cut += 1
+                mirror = next_edges[mirror]
+        edge = next_edges[edge]
+    return cut
+
+
+@compiled
+def _add_edges(
+    heads: Any, next_edges: Any, targets: Any, weights: Any, owners: Any, used: Any, item: Any, others: Any, near: Any
+) -> Any:
+    """Link an item with others in both directions, but for those it is linked with; give the edges used then."""
+    for i in range(len(others)):
+        edge = heads[item]
+        while edge >= 0 and (targets[edge] != others[i] or weights[edge] == 0.0):
+            edge = next_edges[edge]
+        if edge >= 0 or others[i] == item or near[i] == 0.0:
+            continue
+        for back in range(2):
+            row = others[i] if back else item
+            targets[used] = item if back else others[i]
+            weights[used] = near[i]
+            owners[used] = item
+            next_edges[used] = heads[row]
+            heads[row] = used  # last: a reader in another thread sees a whole edge or none
+            used += 1
+    return used
+
+
+@compiled
+def _group_edges(
+    heads: Any,
+    next_edges: Any,
+    targets: Any,
+    weights: Any,
+    owners: Any,
+    new_heads: Any,
+    new_next: Any,
+    new_targets: Any,
+    new_weights: Any,
+    new_owners: Any,
+) -> Any:
+    """Copy the living edges so that those of a row lie together; give how many there are."""
+    count = 0
+    for row in range(len(heads)):
+        new_heads[row] = -1
+        edge = heads[row]
+        while edge >= 0:
+            if weights[edge] != 0.0:
+                new_targets[count] = targets[edge]
+                new_weights[count] = weights[edge]
+                new_owners[count] = owners[edge]
+                new_next[count] = new_heads[row]
+                new_heads[row] = count
+                count += 1
+            edge = next_edges[edge]
+    return count

@@ -9,6 +9,7 @@ import pytest
 
 from recommendation.vector_search.v1 import vector_search_pb2 as pb
 from servicekit.arrays import Floats, pack_floats
+from servicekit.errors import UnavailableError
 from servicekit.eventlog.memory import MemoryEventLog
 from servicekit.eventlog.port import NewRecord
 from servicekit.eventlog.topics import CONTENT_CHANGED
@@ -269,3 +270,19 @@ async def test_another_encoder_has_a_collection_of_its_own(trained: Replica) -> 
     await trained.activate(V2)
     assert (await trained.describe()).embedded_items == COUNT
     assert (await nearest(trained, vectors()[3, :8], pb.COLLECTION_CONTENT))[0] == ALL[3]
+
+
+async def test_without_the_dense_index_the_tables_still_answer(
+    trained: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await trained.upsert([film(number) for number in range(COUNT)], vectors())
+    collection = trained.service.retrieval._content.serving(TENANT, "use")
+    assert collection is not None
+
+    async def broken(*_: object, **__: object) -> None:
+        raise UnavailableError("the disk is gone")
+
+    monkeypatch.setattr(collection.index, "vectors", broken)
+    keys, features, *_ = await trained.candidates([ALL[10]], limit=30)
+    assert keys
+    assert not features[3].any()
