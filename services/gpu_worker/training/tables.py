@@ -5,13 +5,12 @@ import scipy.sparse as sp
 
 from gpu_worker.domain.training import ItemTable
 
-NEIGHBOURS = 200
-"""Entries kept of a row. By signed weight: what speaks for an item decides the top of a list. On hold-outs of ML-100K
-200 entries keep 99 % of the NDCG@10 of whole rows at half the serving time of 400, which keep 99.5 %."""
 
+def table_of_sparse(matrix: sp.csr_array, neighbours: int) -> ItemTable:
+    """Keep the largest entries of each row of a sparse [N, N], without the diagonal.
 
-def table_of_sparse(matrix: sp.csr_array, neighbours: int = NEIGHBOURS) -> ItemTable:
-    """Keep the largest entries of each row of a sparse [N, N], without the diagonal."""
+    By signed weight: what speaks for an item decides the top of a list.
+    """
     entries = matrix.tocoo()
     off_diagonal = (entries.row != entries.col) & (entries.data != 0.0)
     rows, columns, values = entries.row[off_diagonal], entries.col[off_diagonal], entries.data[off_diagonal]

@@ -17,7 +17,7 @@ from gpu_worker.training.edlae import cooccurrence_gram, dense_items, edlae, ses
 from gpu_worker.training.factors import item_factors
 from gpu_worker.training.histories import Queries, hold_out_at_random, hold_out_last
 from gpu_worker.training.metrics import K
-from gpu_worker.training.recipe import SHARES, TABLES, Recipe, alternatives, changed, starting_point
+from gpu_worker.training.recipe import NEIGHBOURS, SHARES, TABLES, Recipe, alternatives, changed, starting_point
 from gpu_worker.training.scoring import (
     Components,
     as_factor,
@@ -28,7 +28,7 @@ from gpu_worker.training.scoring import (
     share_at,
 )
 from gpu_worker.training.sequences import Sequences, sequences_of
-from gpu_worker.training.tables import NEIGHBOURS, sparse_of
+from gpu_worker.training.tables import sparse_of
 from gpu_worker.training.transitions import transition_table
 from servicekit.errors import FailedPreconditionError
 
@@ -53,9 +53,11 @@ class _Workshop:
         if source in {"transition", "content"}:
             if source not in self._tables:
                 self._tables[source] = (
-                    transition_table(self._sequences)
+                    transition_table(self._sequences, NEIGHBOURS[source])
                     if source == "transition"
-                    else content_table(self._data.item_keys, self._data.vector_keys, self._data.vectors)
+                    else content_table(
+                        self._data.item_keys, self._data.vector_keys, self._data.vectors, NEIGHBOURS[source]
+                    )
                 )
             return self._tables[source]
         if source == "session":
@@ -64,7 +66,7 @@ class _Workshop:
         else:
             gram = cooccurrence_gram(self._sequences, self._members)
             weights = edlae(gram, ridge=recipe.cooccurrence_ridge, dropout=recipe.cooccurrence_dropout)
-        return table_of_members(weights, self._members, self._sequences.n_items, NEIGHBOURS)
+        return table_of_members(weights, self._members, self._sequences.n_items, NEIGHBOURS[source])
 
     def factors(self, recipe: Recipe) -> tuple[Any, Any]:
         """Learn the factors."""

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from gpu_worker.domain.training import ItemTable
 from gpu_worker.training.sequences import Sequences
-from gpu_worker.training.tables import NEIGHBOURS, table_of_sparse
+from gpu_worker.training.tables import table_of_sparse
 
 _WINDOW = 20
 _DECAY = 0.9
@@ -17,7 +17,7 @@ _POPULARITY_POWER = 0.4
 _POPULARITY_OFFSET = 5.0  # keeps the rarest items from being lifted to the top
 
 
-def transition_table(sequences: Sequences, neighbours: int = NEIGHBOURS) -> ItemTable:
+def transition_table(sequences: Sequences, neighbours: int) -> ItemTable:
     """Count the transitions of all users; the row of an item lists what comes after it."""
     users, items = sequences.users, sequences.items
     counts = sp.csr_array((sequences.n_items, sequences.n_items), dtype=np.float64)

@@ -120,7 +120,7 @@ def test_members_are_numbered_by_the_whole_catalogue() -> None:
 
 
 def test_transitions_look_forward_and_fade_with_distance() -> None:
-    counts = sparse_of(transition_table(sequences_from([0, 1, 2]))).toarray()
+    counts = sparse_of(transition_table(sequences_from([0, 1, 2]), 9)).toarray()
     damping = 6.0**-0.4  # every item has one user
     assert counts[0, 1] == pytest.approx(damping**2, rel=1e-3)
     assert counts[0, 2] == pytest.approx(0.9 * damping**2, rel=1e-3)
@@ -128,21 +128,21 @@ def test_transitions_look_forward_and_fade_with_distance() -> None:
 
 
 def test_transitions_do_not_cross_from_one_user_to_the_next() -> None:
-    assert sparse_of(transition_table(sequences_from([0], [1]))).nnz == 0
+    assert sparse_of(transition_table(sequences_from([0], [1]), 9)).nnz == 0
 
 
 def test_content_neighbours_are_the_exact_ones_without_the_item_itself() -> None:
     generator = np.random.default_rng(2)
     vectors = generator.normal(size=(4, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    table = sparse_of(content_table(np.array([5, 10, 15, 20, 25]), np.array([5, 15, 20, 25]), vectors)).toarray()
+    table = sparse_of(content_table(np.array([5, 10, 15, 20, 25]), np.array([5, 15, 20, 25]), vectors, 9)).toarray()
     expected = np.zeros((5, 5))
     expected[np.ix_([0, 2, 3, 4], [0, 2, 3, 4])] = vectors @ vectors.T - np.eye(4)
     np.testing.assert_allclose(table, expected, atol=2e-3)
 
 
 def test_a_catalogue_without_vectors_has_an_empty_content_table() -> None:
-    assert content_table(np.array([1, 2]), np.empty(0, np.int64), np.empty((0, 8), np.float32)).indptr.tolist() == [
+    assert content_table(np.array([1, 2]), np.empty(0, np.int64), np.empty((0, 8), np.float32), 9).indptr.tolist() == [
         0,
         0,
         0,
