@@ -19,7 +19,7 @@ class SourceParameters:
 
     The item at position p, 0 being the newest, that was touched s seconds before the newest counts for
     strength · scale · .5^(p / half_life_items) · (time_floor + (1 - time_floor) · .5^(s / half_life_s)),
-    and for nothing once its position has halved it ten times.
+    and for nothing once its position has halved it FAINT times.
     """
 
     scale: float = 1.0

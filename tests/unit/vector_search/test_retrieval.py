@@ -11,6 +11,7 @@ from servicekit.filters import Operator, Predicate
 from vector_search.domain.catalogue import NEVER_MS, Catalogue, VersionItems
 from vector_search.domain.columns import MemoryColumns, build_columns
 from vector_search.domain.items import ItemState
+from vector_search.domain.kernel import FAINT
 from vector_search.domain.model import CONTENT, UNTRAINED_MODEL, Factors, ModelVersion, Source
 from vector_search.domain.overlay import Overlay
 from vector_search.domain.retrieval import Candidates, Retriever, UserQuery
@@ -120,7 +121,7 @@ def pulls(parameters: SourceParameters, asked: UserQuery) -> npt.NDArray[np.floa
     pull = asked.strengths * parameters.scale
     if parameters.half_life_items:
         halvings = position / parameters.half_life_items
-        pull = np.where(halvings > 10, 0.0, pull * 0.5**halvings)
+        pull = np.where(halvings > FAINT, 0.0, pull * 0.5**halvings)
     if parameters.half_life_s:
         floor = parameters.time_floor
         pull = pull * (floor + (1 - floor) * 0.5 ** ((ages - ages[0]) / parameters.half_life_s))
