@@ -23,12 +23,14 @@ $(INSTALLED): requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes --requirement requirements/dev.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true # bytecode, also where Python is told to write none itself
 	@touch $@
 
 proto: protos/gen ## Generate the bindings of the protos into protos/gen
 
 protos/gen: $(PROTOS) protos/generate.py $(INSTALLED)
 	$(BIN)/python protos/generate.py
+	@$(BIN)/python -m compileall -q protos/gen services
 	@touch $@
 
 # numba compiles the table kernels once and keeps them; the first request shall not wait for that.

@@ -155,6 +155,7 @@ async def run(settings: VectorSearchSettings, stop: asyncio.Event) -> None:
         tasks.start(service.activate_published(), name="published versions")
         tasks.start(service.tell_age(), name="model age")
         await _first(follower.caught_up, stop)
+        await service.versions.restore_content()
         server.set_serving(True)
         await stop.wait()
 

@@ -64,6 +64,14 @@ class Versions:
                 tenant.switch(Serving(version, clock=self._clock))
                 tenant.previous = None
 
+    async def restore_content(self) -> None:
+        """Make the content vectors of active versions anew where there are none, as on a new replica's empty disk."""
+        for tenant in self._tenants:
+            encoder = tenant.active.version.encoder
+            if encoder and self._content.serving(tenant.name, encoder) is None:
+                self._log.info("making the content vectors from the version", tenant=tenant.name)
+                await self._bring_up_content(tenant.name, tenant.active)
+
     async def activate(self, tenant_name: str, name: str) -> Activated:
         """Serve a version; the one that serves goes on until the new one is verified.
 

@@ -30,7 +30,7 @@ SCALE, DECAY_BY_POSITION, TIES_SHARE, GAP_FLOOR, DECAY_BY_GAP, MAX_HISTORY = 0, 
 FOLD_IN, ITEM_FACTORS, FACTOR_ROWS, DIMENSIONS = 0, 1, 2, 3
 
 TRASH = 16  # several slots, so that adding to one does not wait for the addition before
-FAINT = 10.0  # after so many halvings of its weight a history item is not read any more: a thousandth of the newest
+FAINT = 7.0  # after so many halvings of its weight a history item is not read any more: less than 1 % of the newest
 _BARRED = -1e9  # so far below zero that no number of visits brings it back
 
 
