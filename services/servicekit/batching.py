@@ -58,7 +58,7 @@ class MicroBatcher(Generic[Q, R]):
         max_batch: int = 64,
         max_in_flight: int = 2,
         max_queue: int = 1024,
-        patience_s: float = 0.02,
+        patience_s: float = 0.006,
     ) -> None:
         self._send = send
         self._name = name
