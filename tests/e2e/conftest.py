@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+
 from e2e.stack import START_S, Stack, until
 
 
