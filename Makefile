@@ -23,7 +23,7 @@ $(INSTALLED): requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes --requirement requirements/dev.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true # bytecode, also where Python is told to write none itself
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true # bytecode, for quick starts; some packages hold files for other Pythons
 	@touch $@
 
 proto: protos/gen ## Generate the bindings of the protos into protos/gen

@@ -252,6 +252,19 @@ async def test_a_restart_gives_the_same_answers(tmp_path: Path, log: MemoryEvent
         assert len(found) == 10
 
 
+async def test_a_replica_with_an_empty_disk_makes_its_vectors_from_the_version(
+    tmp_path: Path, log: MemoryEventLog
+) -> None:
+    draft().write(tmp_path / "models", active=True)
+    async with running(Replica(tmp_path / "models", log, ExactDenseStore())) as replica:
+        assert (await replica.describe()).embedded_items == 0
+        await replica.service.versions.restore_content()
+        assert (await replica.describe()).embedded_items == COUNT
+        kept = replica.service.versions._content.serving(TENANT, "")
+        await replica.service.versions.restore_content()  # what is there stays
+        assert replica.service.versions._content.serving(TENANT, "") is kept
+
+
 async def test_a_damaged_active_version_does_not_keep_the_service_down(tmp_path: Path, log: MemoryEventLog) -> None:
     folder = draft().write(tmp_path / "models", active=True)
     (folder / "item_keys.npy").unlink()
