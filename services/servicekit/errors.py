@@ -11,6 +11,8 @@ ServiceError
 ├── UnavailableError          the other side cannot be reached or is not ready; try again
 │   └── CircuitOpenError      we did not even try, because it failed too often just now
 └── InternalError             our fault
+
+Beside the tree, for nobody but the person who starts a service: StartupError.
 """
 
 from typing import ClassVar
@@ -98,3 +100,11 @@ def error_from_code(code: str, message: str, *, field: str = "") -> ServiceError
 _BY_CODE: dict[str, type[ServiceError]] = {
     kind.code: kind for kind in ServiceError.__subclasses__() if kind is not ServiceError
 }
+
+
+class StartupError(Exception):
+    """A service cannot start as it is configured; trying again would not help.
+
+    Args:
+        message: One line: what is wrong and what to do about it.
+    """

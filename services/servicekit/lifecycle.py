@@ -3,12 +3,14 @@
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from servicekit.errors import ServiceError
+from servicekit.errors import ServiceError, StartupError
 from servicekit.logs import get_logger
+from servicekit.settings import BAD_SETTINGS_EXIT_CODE
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # A terminal's Ctrl-C and a supervisor's SIGTERM may both arrive for one wish to stop.
@@ -24,7 +26,7 @@ def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
 
     `main` starts the service, waits for the event, which the first SIGTERM or SIGINT sets, stops the service and
     returns. Another signal, a second later or more, ends the process at once. An exception out of `main` is logged and
-    gives code 1.
+    gives code 1; a StartupError is one line on standard error and gives code 2, as a bad setting does.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_until_done(main))
@@ -53,6 +55,9 @@ async def _until_done(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
         loop.add_signal_handler(number, on_signal, number)
     try:
         await main(stop)
+    except StartupError as error:
+        sys.stderr.write(f"{error}\n")
+        return BAD_SETTINGS_EXIT_CODE
     except ServiceError as error:
         log.error("the service cannot run", error=error.message)  # noqa: TRY400 - said for people, no bug to trace
         return 1

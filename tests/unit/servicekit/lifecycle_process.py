@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from servicekit.errors import FailedPreconditionError
+from servicekit.errors import FailedPreconditionError, StartupError
 from servicekit.lifecycle import run
 
 
@@ -13,6 +13,8 @@ async def main(stop: asyncio.Event) -> None:
         raise ValueError("broken")
     if mode == "refuse":
         raise FailedPreconditionError("the schema is too new")
+    if mode == "misconfigured":
+        raise StartupError("the keyspace is missing; run `recommend migrate`")
     sys.stdout.write(f"ready {type(asyncio.get_running_loop()).__module__}\n")
     sys.stdout.flush()
     await stop.wait()

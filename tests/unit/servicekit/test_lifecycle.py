@@ -69,3 +69,10 @@ def test_a_refusal_is_told_without_a_traceback(spawned: list[subprocess.Popen[st
     assert process.returncode == 1
     assert "the schema is too new" in out + err
     assert "Traceback" not in out + err
+
+
+def test_a_wrong_configuration_is_one_line(spawned: list[subprocess.Popen[str]]) -> None:
+    process = start(spawned, "misconfigured")
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (2, "")
+    assert err == "the keyspace is missing; run `recommend migrate`\n"
