@@ -39,6 +39,8 @@ class ServiceSettings(BaseSettings):
     """Folder below which the embedded stores keep their files."""
     event_log_url: str = Field(default_factory=_embedded_log)
     """Where the event log is: `sqlite:///FOLDER`; without it the folder `log` in the data folder."""
+    store_wait_s: float = Field(default=30.0, ge=0.0)
+    """Seconds that a start waits for a store that cannot be reached, before it gives up."""
     shutdown_grace_s: float = Field(default=10.0, ge=0.0)
     """Seconds that calls in flight may take to finish when the service stops."""
 
