@@ -12,7 +12,10 @@ PROTOS := $(shell find protos/recommendation -name '*.proto')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install proto data demo up down test check lint format types imports protos-check bench evaluate clean
+# The real servers of the tests; ports, folders and memory are set by SERVERS_…, see tests/servers/settings.py.
+SERVERS := PYTHONPATH=tests $(BIN)/python -m servers
+
+.PHONY: help install proto data demo up down test servers servers-stop test-integration check lint format types imports protos-check bench evaluate clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +59,15 @@ down: $(INSTALLED) ## Stop the services on .data
 
 test: $(INSTALLED) proto $(WARMED) ## Run all tests but those that need real servers
 	$(BIN)/pytest -m "not integration"
+
+servers: $(INSTALLED) ## Fetch and start Kafka, Cassandra, Neo4j, Redis and S3 for the tests; what is up stays up
+	$(SERVERS) up
+
+servers-stop: $(INSTALLED) ## Stop the servers; their data stays in .servers
+	$(SERVERS) down
+
+test-integration: $(INSTALLED) proto $(WARMED) ## Run the tests that need `make servers`, and every port's promises on every adapter
+	$(BIN)/pytest -m "integration or contract" --no-skips --contract-report reports/contracts.json
 
 check: lint types imports protos-check test ## Run everything that must pass before a commit
 

@@ -1,0 +1,22 @@
+"""The shared servers are found where the settings say, by the clients that the services use."""
+
+from urllib.parse import urlsplit
+
+import pytest
+
+from servers.addresses import Addresses
+from servers.settings import ServersSettings
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize("name", ["kafka", "cassandra", "neo4j", "redis", "s3"])
+def test_a_server_that_is_up_has_an_address(servers: Addresses, name: str) -> None:
+    address = getattr(servers, name)
+    assert urlsplit(address if "://" in address else f"//{address}").port == getattr(servers.settings, f"{name}_port")
+
+
+def test_a_server_that_is_not_up_fails_the_test_in_one_line() -> None:
+    nowhere = Addresses(ServersSettings(kafka_port=1))
+    with pytest.raises(pytest.fail.Exception, match="^kafka does not answer at 127.0.0.1:1: run `make servers`$"):
+        _ = nowhere.kafka
