@@ -27,6 +27,7 @@ _ENTRIES: Final = {
     "down": _Entry("stack", "down", _STACK),
     "status": _Entry("stack", "status", _STACK),
     "demo": _Entry("demo", "demo", _STACK),
+    "migrate": _Entry("migrate", "migrate", _STACK),
     "load": _Entry("data", "load", _DATA),
     "train": _Entry("models", "train", _DATA),
     "models": _Entry("models", "models", _DATA),

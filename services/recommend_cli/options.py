@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from recommend_cli.stack.stores import StoreKind
+
 DataDir = Annotated[
     Path,
     typer.Option("--data-dir", "-d", envvar="DATA_DIR", help="Folder of the stack's data.", file_okay=False),
@@ -18,6 +20,14 @@ CacheDir = Annotated[
     typer.Option("--cache-dir", envvar="DATA_CACHE_DIR", help="Where `make data` puts the data sets.", file_okay=False),
 ]
 Limit = Annotated[int, typer.Option("--limit", "-n", help="How many items.", min=1, max=100)]
+StoreChoice = Annotated[
+    StoreKind,
+    typer.Option("--stores", help="Embedded stores need nothing else; servers are those of `make servers`."),
+]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", help="File with the addresses of the stores, see docs/stores.env.", dir_okay=False),
+]
 
 DEFAULT_DATA_DIR = Path(".data")
 DEFAULT_CACHE_DIR = Path(".cache/datasets")

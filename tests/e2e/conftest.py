@@ -32,7 +32,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
             until(ready, within_s=START_S, what="the stack is up")
             key = (data_dir / "run" / "api_key").read_text().strip()
-            url = json.loads(state.read_text())["url"]
+            url = json.loads(state.read_text())["urls"][0]
             with httpx.Client(base_url=url, headers={"X-API-Key": key}, timeout=10.0) as client:
                 yield Stack(data_dir, client)
         finally:

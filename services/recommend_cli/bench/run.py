@@ -55,7 +55,7 @@ class Bench:
         self._state = state
         self._gateway = gateway
         self._seconds = seconds
-        host, _, port = state.services[GATEWAY].endpoint.rpartition(":")
+        host, _, port = state.replicas(GATEWAY)[0].endpoint.rpartition(":")
         self._target = Target(host, int(port), (authorization(api_key),))
 
     async def run(self) -> dict[str, Any]:

@@ -15,8 +15,8 @@ TENANT: Final = "default"
 
 @asynccontextmanager
 async def connected(state: StackState, service: str) -> AsyncIterator[RpcChannel]:
-    """Connect to one service of a stack."""
-    async with RpcChannel(state.services[service].endpoint, name=service) as channel:
+    """Connect to one service of a stack: to its first replica, since what a call began is known where it began."""
+    async with RpcChannel(state.replicas(service)[0].endpoint, name=service) as channel:
         yield channel
 
 

@@ -15,7 +15,7 @@ from recommend_cli.errors import CommandError
 from recommend_cli.loading import LoadOutcome
 from recommend_cli.options import DEFAULT_CACHE_DIR, DEFAULT_DATA_DIR, CacheDir, DataDir
 from recommend_cli.populating import load_interactions, load_items
-from recommend_cli.stack.folder import RunFolder, running_stack
+from recommend_cli.stack.folder import RunFolder, running_stack, stores_of
 
 _MOST_LINES_SHOWN: Final = 20
 
@@ -82,7 +82,7 @@ def gateway_of(data_dir: Path) -> Gateway:
 
 async def _load_ml100k(data_dir: Path, cache_dir: Path) -> None:
     async with gateway_of(data_dir) as gateway:
-        items, interactions = await load_movielens(gateway, data_dir, cache_dir)
+        items, interactions = await load_movielens(gateway, stores_of(data_dir), cache_dir)
     _show(items, "items", None)
     _show(interactions, "interactions", None)
 

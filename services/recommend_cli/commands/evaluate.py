@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +13,10 @@ from recommend_cli.datasets.movielens import TERMS
 from recommend_cli.errors import CommandError
 from recommend_cli.evaluation.protocols import PROTOCOLS, Protocol, ProtocolName
 from recommend_cli.evaluation.report import make_report, report_table
-from recommend_cli.evaluation.run import run_protocol
-from recommend_cli.options import DEFAULT_CACHE_DIR, CacheDir
+from recommend_cli.evaluation.run import SeedRun, run_protocol
+from recommend_cli.options import DEFAULT_CACHE_DIR, CacheDir, SettingsFile, StoreChoice
 from recommend_cli.stack.signals import run_until_stopped
+from recommend_cli.stack.stores import StoreKind
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write the report there as JSON.", dir_okay=False)]
 
@@ -25,6 +27,8 @@ def evaluate(
         str, typer.Option("--seeds", help='As "1-5" or "1,3". Each is a stack of its own. Default: the protocol\'s.')
     ] = "",
     out: Out = None,
+    stores: StoreChoice = StoreKind.EMBEDDED,
+    settings: SettingsFile = None,
     cache_dir: CacheDir = DEFAULT_CACHE_DIR,
 ) -> None:
     """Measure the served lists by a published protocol on MovieLens-100K.
@@ -40,13 +44,17 @@ def evaluate(
     """
     chosen = PROTOCOLS[protocol]
     OUT.print(TERMS, soft_wrap=True)
-    run_until_stopped(_evaluate(chosen, _read_seeds(seeds, chosen), cache_dir, out))
+    running = run_protocol(
+        chosen, cache=cache_dir, seeds=_read_seeds(seeds, chosen), stores=stores, settings_file=settings
+    )
+    run_until_stopped(_evaluate(chosen, running, out))
 
 
-async def _evaluate(protocol: Protocol, seeds: list[int], cache_dir: Path, out: Path | None) -> None:
-    report = make_report(protocol, await run_protocol(protocol, cache=cache_dir, seeds=seeds))
+async def _evaluate(protocol: Protocol, running: Awaitable[list[SeedRun]], out: Path | None) -> None:
+    runs = await running
+    report = make_report(protocol, runs)
     OUT.print(report_table(protocol, report))
-    if len(seeds) > 1:
+    if len(runs) > 1:
         for name in protocol.headline:
             spread = report["spread_over_seeds"][name]
             OUT.print(f"{name} over seeds: {spread['min']:.4f} to {spread['max']:.4f}, deviation {spread['sd']:.4f}")

@@ -14,13 +14,14 @@ from rich.table import Table
 
 from recommend_cli.console import OUT
 from recommend_cli.errors import CommandError
-from recommend_cli.options import DEFAULT_DATA_DIR, DataDir, NoAuth, Port
+from recommend_cli.options import DEFAULT_DATA_DIR, DataDir, NoAuth, Port, SettingsFile, StoreChoice
 from recommend_cli.stack.folder import RunFolder, StackState
 from recommend_cli.stack.health import is_ready
 from recommend_cli.stack.leftovers import process_of, stop_leftovers, supervisor_of
 from recommend_cli.stack.plan import DEFAULT_PORT
 from recommend_cli.stack.running import stack_up
 from recommend_cli.stack.signals import run_until_stopped, wait_for_stop
+from recommend_cli.stack.stores import StoreKind, Stores, open_stores
 from recommend_cli.stack.supervisor import STOP_TIMEOUT_S
 from recommend_cli.stack.usage import Usage, usage_of
 
@@ -32,21 +33,30 @@ def up(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     port: Port = DEFAULT_PORT,
     no_auth: NoAuth = False,
+    stores: StoreChoice = StoreKind.EMBEDDED,
+    settings: SettingsFile = None,
+    replicas: Annotated[
+        int, typer.Option("--replicas", help="Processes of each service; more than one needs shared stores.", min=1)
+    ] = 1,
     detach: Annotated[bool, typer.Option("--detach", help="Leave it running in the background.")] = False,
 ) -> None:
     """Start the five services and keep them running until Ctrl-C.
 
     Each stack has its own data folder and chooses its internal ports itself, so several can run beside each other.
+    On servers, too: a data folder's data has names of its own there.
     """
+    chosen = open_stores(data_dir, stores, settings)
     if detach:
-        _start_in_background(data_dir, port=port, no_auth=no_auth)
+        _start_in_background(chosen, data_dir, port=port, no_auth=no_auth, replicas=replicas)
         return
-    run_until_stopped(_up(data_dir, port=port, auth=not no_auth))
+    run_until_stopped(_up(chosen, data_dir, port=port, auth=not no_auth, replicas=replicas))
 
 
-async def _up(data_dir: Path, *, port: int, auth: bool) -> None:
+async def _up(stores: Stores, data_dir: Path, *, port: int, auth: bool, replicas: int) -> None:
     started = time.monotonic()
-    async with stack_up(data_dir, port=port, auth=auth, console=OUT) as supervisor:
+    async with stack_up(
+        data_dir, port=port, auth=auth, console=OUT, stores=stores, replicas=replicas
+    ) as supervisor:  # fmt: skip
         OUT.print(f"Up in {time.monotonic() - started:.1f} s")
         folder = RunFolder(data_dir)
         show_addresses(folder, supervisor.state)
@@ -54,13 +64,15 @@ async def _up(data_dir: Path, *, port: int, auth: bool) -> None:
         await wait_for_stop(supervisor.run())
 
 
-def _start_in_background(data_dir: Path, *, port: int, no_auth: bool) -> None:
+def _start_in_background(stores: Stores, data_dir: Path, *, port: int, no_auth: bool, replicas: int) -> None:
     """Run `up` in a session of its own and wait until it is ready."""
     folder = RunFolder(data_dir)
     folder.create()
     if folder.is_locked():
         raise folder.already_locked()
-    arguments = ["up", "--data-dir", str(data_dir), "--port", str(port), *(["--no-auth"] if no_auth else [])]
+    arguments = ["up", "--data-dir", str(data_dir), "--port", str(port), "--replicas", str(replicas)]
+    arguments += ["--no-auth"] if no_auth else []
+    arguments += ["--settings", str(stores.file)] if stores.file else []
     with folder.log_path("supervisor").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", "recommend_cli", *arguments],
@@ -81,9 +93,11 @@ def _start_in_background(data_dir: Path, *, port: int, no_auth: bool) -> None:
 def show_addresses(folder: RunFolder, state: StackState) -> None:
     """Print where the stack answers, and how to ask."""
     table = Table.grid(padding=(0, 2))
-    table.add_row("Recommendations", f"[link]{state.url}/api/recommendations[/]")
+    for url in state.urls:
+        table.add_row("Recommendations", f"[link]{url}/api/recommendations[/]")
     table.add_row("API pages", f"[link]{state.url}/api/docs[/]")
     table.add_row("API key", f"{folder.api_key()}  (header X-API-Key)" if state.auth else "none is needed")
+    table.add_row("Stores", f"as {state.settings_file} says" if state.settings_file else "embedded")
     table.add_row("Logs", str(folder.logs))
     OUT.print(table)
 

@@ -1,4 +1,4 @@
-"""Loads MovieLens-100K once into a data folder, and remembers with which shift of time."""
+"""Loads MovieLens-100K once into a stack's stores, and remembers with which shift of time."""
 
 import json
 import time
@@ -10,12 +10,12 @@ from recommend_cli.datasets.ml100k import film_records, interaction_records
 from recommend_cli.datasets.movielens import read_ratings
 from recommend_cli.loading import LoadOutcome
 from recommend_cli.populating import load_interactions, load_items, numbered
-from recommend_cli.stack.folder import RunFolder
+from recommend_cli.stack.stores import Stores
 
 
 @dataclass(frozen=True, slots=True)
 class MovieLensLoad:
-    """What a data folder holds of MovieLens-100K.
+    """What a stack's stores hold of MovieLens-100K.
 
     Args:
         shift_ms: Added to every time; kept, so that loading again sends the same events.
@@ -26,34 +26,34 @@ class MovieLensLoad:
     films: int = 0
 
 
-def read_load(data_dir: Path) -> MovieLensLoad | None:
-    """Give what was loaded, or begun, in a data folder."""
+def read_load(stores: Stores) -> MovieLensLoad | None:
+    """Give what was loaded, or begun, into the stores."""
     try:
-        return MovieLensLoad(**json.loads(_path(data_dir).read_text()))
+        return MovieLensLoad(**json.loads(_path(stores).read_text()))
     except FileNotFoundError:
         return None
 
 
-async def load_movielens(gateway: Gateway, data_dir: Path, cache: Path) -> tuple[LoadOutcome, LoadOutcome]:
+async def load_movielens(gateway: Gateway, stores: Stores, cache: Path) -> tuple[LoadOutcome, LoadOutcome]:
     """Load films and ratings; the first time the newest rating is as of now."""
     films, ratings = film_records(cache), read_ratings(cache)
-    load = read_load(data_dir)
+    load = read_load(stores)
     if load is None:
         load = MovieLensLoad(shift_ms=time.time_ns() // 1_000_000 - int(ratings.times_s.max()) * 1000)
-        _write(data_dir, load)
+        _write(stores, load)
     items = await load_items(gateway, numbered(films), total=len(films))
     rows = ratings.rows_by_user().values()
     interactions = await load_interactions(
         gateway, interaction_records(ratings, rows, as_views=False, shift_ms=load.shift_ms), total=len(ratings)
     )
     if not items.bad and not interactions.bad:
-        _write(data_dir, MovieLensLoad(load.shift_ms, len(films)))
+        _write(stores, MovieLensLoad(load.shift_ms, len(films)))
     return items, interactions
 
 
-def _write(data_dir: Path, load: MovieLensLoad) -> None:
-    _path(data_dir).write_text(json.dumps(asdict(load)) + "\n")
+def _write(stores: Stores, load: MovieLensLoad) -> None:
+    _path(stores).write_text(json.dumps(asdict(load)) + "\n")
 
 
-def _path(data_dir: Path) -> Path:
-    return RunFolder(data_dir).data_dir / "ml-100k.json"
+def _path(stores: Stores) -> Path:
+    return stores.data_dir / "ml-100k.json"

@@ -31,6 +31,7 @@ from recommend_cli.populating import (
 )
 from recommend_cli.stack.folder import RunFolder
 from recommend_cli.stack.running import stack_up
+from recommend_cli.stack.stores import StoreKind, open_stores
 
 POPULARITY: Final = "popularity"
 _CONNECTIONS: Final = 16
@@ -54,7 +55,14 @@ class SeedRun:
     training: dict[str, Any]
 
 
-async def run_protocol(protocol: Protocol, *, cache: Path, seeds: Sequence[int]) -> list[SeedRun]:
+async def run_protocol(
+    protocol: Protocol,
+    *,
+    cache: Path,
+    seeds: Sequence[int],
+    stores: StoreKind = StoreKind.EMBEDDED,
+    settings_file: Path | None = None,
+) -> list[SeedRun]:
     """Run a protocol for each seed, each on a stack of its own.
 
     Raises:
@@ -64,11 +72,13 @@ async def run_protocol(protocol: Protocol, *, cache: Path, seeds: Sequence[int])
     runs = []
     for seed in seeds:
         OUT.rule(f"{protocol.name}, seed {seed}", align="left")
-        runs.append(await _run_seed(protocol, ratings, films, seed))
+        runs.append(await _run_seed(protocol, ratings, films, seed, (stores, settings_file)))
     return runs
 
 
-async def _run_seed(protocol: Protocol, ratings: Ratings, films: list[Record], seed: int) -> SeedRun:
+async def _run_seed(
+    protocol: Protocol, ratings: Ratings, films: list[Record], seed: int, stores: tuple[StoreKind, Path | None]
+) -> SeedRun:
     split = protocol.split(ratings, seed)
     popularity = count_popularity(ratings, split)
     # The last interaction of all, which a replay posts, has just happened; the others as long before it as they did.
@@ -76,7 +86,9 @@ async def _run_seed(protocol: Protocol, ratings: Ratings, films: list[Record], s
     with tempfile.TemporaryDirectory(prefix="recommend-evaluate-") as folder:
         data_dir = Path(folder)
         async with (
-            stack_up(data_dir, port=0, auth=True, console=OUT, settings=_SETTINGS) as supervisor,
+            stack_up(
+                data_dir, port=0, auth=True, console=OUT, stores=open_stores(data_dir, *stores), settings=_SETTINGS
+            ) as supervisor,
             Gateway(supervisor.state.url, RunFolder(data_dir).api_key(), connections=_CONNECTIONS) as gateway,
         ):
             state = supervisor.state

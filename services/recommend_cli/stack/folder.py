@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from recommend_cli.errors import CommandError
+from recommend_cli.stack.stores import StoreKind, Stores, open_stores
 
 LOG_TAIL_LINES: Final = 15
 _LOG_LINE_LENGTH: Final = 2_000
@@ -22,8 +23,9 @@ Protocol = Literal["grpc", "http"]
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """One service's process and where it listens."""
+    """One process and where it listens; `service` is what runs in it."""
 
+    service: str
     pid: int
     started_at: float
     endpoint: str
@@ -34,14 +36,33 @@ class ServiceState:
 
 @dataclass(frozen=True, slots=True)
 class StackState:
-    """A stack as other commands see it. `started_at` are psutil's creation times, which tell a reused pid."""
+    """A stack as other commands see it. `started_at` are psutil's creation times, which tell a reused pid.
+
+    `urls` are those of the gateways, `settings_file` names the stores, empty for embedded ones; `services` are the
+    processes by name, which for one replica is the service's.
+    """
 
     supervisor_pid: int
     supervisor_started_at: float
     phase: Phase
-    url: str
+    urls: tuple[str, ...]
     auth: bool
+    settings_file: str = ""
     services: dict[str, ServiceState] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """The first gateway's address."""
+        return self.urls[0]
+
+    @property
+    def stores(self) -> StoreKind:
+        """What the stack keeps its data in."""
+        return StoreKind.SERVERS if self.settings_file else StoreKind.EMBEDDED
+
+    def replicas(self, service: str) -> list[ServiceState]:
+        """Give a service's processes."""
+        return [each for each in self.services.values() if each.service == service]
 
 
 class RunFolder:
@@ -123,7 +144,7 @@ class RunFolder:
         except FileNotFoundError:
             return None
         services = {name: ServiceState(**service) for name, service in state.pop("services").items()}
-        return StackState(**state, services=services)
+        return StackState(**state | {"urls": tuple(state["urls"])}, services=services)
 
     def remove_state(self) -> None:
         """Forget the stack, when it has stopped."""
@@ -133,11 +154,21 @@ class RunFolder:
         """Give the log of a service or of the supervisor."""
         return self.logs / f"{name}.log"
 
-    def rotate_log(self, name: str) -> None:
-        """Put a large log aside, keeping one; called before the process that writes it starts."""
+    def rotate_log(self, name: str) -> int:
+        """Put a large log aside, keeping one; called before the process that writes it starts. Give where it starts."""
         path = self.log_path(name)
-        if path.exists() and path.stat().st_size > _LOG_BYTES_KEPT:
+        size = path.stat().st_size if path.exists() else 0
+        if size > _LOG_BYTES_KEPT:
             path.replace(path.with_suffix(".log.1"))
+            return 0
+        return size
+
+    def plain_lines(self, name: str, start: int) -> list[str]:
+        """Give what a log holds from that byte on for people: the lines that are no JSON."""
+        with self.log_path(name).open("rb") as log:
+            log.seek(start)
+            lines = log.read().decode(errors="replace").splitlines()
+        return [line.strip() for line in lines if line.strip() and not line.startswith("{")]
 
     def log_tail(self, name: str) -> str:
         """Give the last lines of a log, for people."""
@@ -161,3 +192,14 @@ def running_stack(data_dir: Path) -> StackState:
     if state.phase != "ready":
         raise CommandError(f"The stack on {folder.data_dir} is {state.phase}", hint="try again in a moment")
     return state
+
+
+def stores_of(
+    data_dir: Path, kind: StoreKind = StoreKind.EMBEDDED, settings_file: Path | None = None
+) -> Stores:  # fmt: skip
+    """Give the stores of the stack that runs on a data folder; if none does, those that the options name."""
+    folder = RunFolder(data_dir)
+    state = folder.read_state() if folder.is_locked() else None
+    if state is None:
+        return open_stores(data_dir, kind, settings_file)
+    return open_stores(data_dir, state.stores, Path(state.settings_file) if state.settings_file else None)

@@ -4,13 +4,13 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from recommend_cli.environment import code_revision
 from recommend_cli.errors import CommandError
 from recommend_cli.stack.folder import Protocol
 from recommend_cli.stack.ports import LOOPBACK, free_ports, is_free
+from recommend_cli.stack.stores import Stores
 
 DEFAULT_PORT: Final = 8080
 GATEWAY: Final = "hot_path_api"
@@ -28,12 +28,16 @@ _ONE_THREAD: Final = {
 }
 _USES_ALL_CORES: Final = "gpu_worker"
 
+# A stack's stores are those of its settings file, not what the shell that starts it happens to say; empty is embedded.
+_NO_STORES: Final = dict.fromkeys(("PROFILE_STORE_URL", "GRAPH_STORE_URL", "VECTOR_STORE_URL", "REDIS_URL"), "")
+
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """How to start one service and where it will listen."""
+    """How to start one process and where it will listen; `name` is the process's, `service` what runs in it."""
 
     name: str
+    service: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
     port: int
@@ -48,64 +52,90 @@ class ServicePlan:
 
 @dataclass(frozen=True, slots=True)
 class StackPlan:
-    """The services in the order of starting, and the gateway's address."""
+    """The processes in the order of starting, the gateways' addresses, and the stores."""
 
     services: tuple[ServicePlan, ...]
-    url: str
+    urls: tuple[str, ...]
     auth: bool
+    stores: Stores
 
 
 def plan_stack(
-    data_dir: Path, *, port: int, api_key: str, auth: bool, settings: Mapping[str, str] | None = None
+    stores: Stores,
+    *,
+    port: int,
+    api_key: str,
+    auth: bool,
+    replicas: int = 1,
+    settings: Mapping[str, str] | None = None,
 ) -> StackPlan:
-    """Choose ports and write each service's environment.
+    """Choose ports and write each process's environment.
 
     Args:
-        data_dir: Where all services keep what they own.
-        port: The gateway's port; 0 for any free one.
+        stores: Where the data is.
+        port: The first gateway's port, those of further ones follow it; 0 for any free ones.
         api_key: The default tenant's key.
-        auth: Whether the gateway asks for it.
+        auth: Whether the gateways ask for it.
+        replicas: How many processes each service has.
         settings: Further settings for every service.
 
     Raises:
-        CommandError: The gateway's port is taken.
+        CommandError: A gateway's port is taken, or the stores cannot be shared by several replicas.
     """
-    if port and not is_free(port):
-        raise CommandError(f"Port {port} is taken", hint="choose another: `--port N`, or 0 for any free one")
-    services = len(_GRPC_SERVICES)
-    gateway_port, *free = free_ports(1 + 2 * services + 1)
-    gateway_port = port or gateway_port
-    endpoints = {name: f"{LOOPBACK}:{free[at]}" for at, name in enumerate(_GRPC_SERVICES)}
-    shared = {
+    if replicas > 1:
+        stores.require_shared()
+    taken = [each for each in range(port, port + replicas) if port and not is_free(each)]
+    if taken:
+        raise CommandError(f"Port {taken[0]} is taken", hint="choose another: `--port N`, or 0 for any free one")
+    free = iter(free_ports(2 * replicas * (1 + len(_GRPC_SERVICES))))
+    ports = {name: [next(free) for _ in range(replicas)] for name in (*_GRPC_SERVICES, GATEWAY)}
+    if port:
+        ports[GATEWAY] = [port + replica for replica in range(replicas)]
+    endpoints = {name: ",".join(f"{LOOPBACK}:{each}" for each in listening) for name, listening in ports.items()}
+    shared = {**stack_environment(stores), **_peers(endpoints), **(settings or {})}
+    key = {"API_KEY": api_key, "AUTH_REQUIRED": "true"} if auth else {"API_KEY": "", "AUTH_REQUIRED": "false"}
+
+    def process(service: str, replica: int) -> ServicePlan:
+        name = service if replicas == 1 else f"{service}-{replica + 1}"
+        listens, metrics_port = ports[service][replica], next(free)
+        own = {"HTTP_PORT": str(listens), **key} if service == GATEWAY else {"GRPC_PORT": str(listens)}
+        if replicas > 1:  # what a replica keeps in files is its own
+            own |= {"MEMBER": name, "DATA_DIR": str(stores.data_dir / f"replica-{replica + 1}")}
+        threads = {} if service == _USES_ALL_CORES else _ONE_THREAD
+        return ServicePlan(
+            name=name,
+            service=service,
+            command=(sys.executable, "-m", service),
+            environment={**shared, **threads, "METRICS_PORT": str(metrics_port), **own},
+            port=listens,
+            metrics_port=metrics_port,
+            protocol="http" if service == GATEWAY else "grpc",
+        )
+
+    processes = tuple(process(service, replica) for service in ports for replica in range(replicas))
+    urls = tuple(f"http://{each.endpoint}" for each in processes if each.service == GATEWAY)
+    return StackPlan(processes, urls, auth, stores)
+
+
+def stack_environment(stores: Stores) -> dict[str, str]:
+    """Give what every service of a stack is told, whatever the ports: first of all where the data is."""
+    return {
         **os.environ,
-        "DATA_DIR": str(data_dir),
-        "EVENT_LOG_URL": f"sqlite:///{data_dir / 'log'}",
-        "MODEL_STORE_URL": f"file://{data_dir / 'models'}",
+        **_NO_STORES,
+        **stores.settings,
+        "DATA_DIR": str(stores.data_dir),
+        "EVENT_LOG_URL": stores.event_log_url,
+        "MODEL_STORE_URL": stores.model_store_url,
         "HOST": LOOPBACK,
         "SHUTDOWN_GRACE_S": "3",
         "GIT_REVISION": code_revision(),
+    }
+
+
+def _peers(endpoints: Mapping[str, str]) -> dict[str, str]:
+    return {
         "VECTOR_DB_ENDPOINT": endpoints["vector_search"],
         "GRAPH_DB_ENDPOINT": endpoints["graph_service"],
         "AGENTDB_ENDPOINT": endpoints["profile_store"],
         "GPU_WORKER_ENDPOINT": endpoints["gpu_worker"],
-        **(settings or {}),
     }
-
-    def service(name: str, port: int, metrics_port: int, own: Mapping[str, str]) -> ServicePlan:
-        threads = {} if name == _USES_ALL_CORES else _ONE_THREAD
-        return ServicePlan(
-            name=name,
-            command=(sys.executable, "-m", name),
-            environment={**shared, **threads, "METRICS_PORT": str(metrics_port), **own},
-            port=port,
-            metrics_port=metrics_port,
-            protocol="http" if name == GATEWAY else "grpc",
-        )
-
-    inner = [
-        service(name, free[at], free[services + at], {"GRPC_PORT": str(free[at])})
-        for at, name in enumerate(_GRPC_SERVICES)
-    ]
-    key = {"API_KEY": api_key, "AUTH_REQUIRED": "true"} if auth else {"API_KEY": "", "AUTH_REQUIRED": "false"}
-    gateway = service(GATEWAY, gateway_port, free[-1], {"HTTP_PORT": str(gateway_port), **key})
-    return StackPlan(services=(*inner, gateway), url=f"http://{gateway.endpoint}", auth=auth)

@@ -9,6 +9,7 @@ from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ from recommend_cli.stack.health import wait_until_ready
 from recommend_cli.stack.leftovers import created_at, kill_group, stop_leftovers
 from recommend_cli.stack.plan import ServicePlan, StackPlan
 
-READY_TIMEOUT_S: Final = 60.0
+READY_TIMEOUT_S: Final = 90.0
 STOP_TIMEOUT_S: Final = 8.0  # longer than a service's own grace
 _FIRST_BACKOFF_S: Final = 0.1
 _LONGEST_BACKOFF_S: Final = 10.0
@@ -62,8 +63,9 @@ class Supervisor:
             supervisor_pid=os.getpid(),
             supervisor_started_at=created_at(os.getpid()),
             phase="starting",
-            url=plan.url,
+            urls=plan.urls,
             auth=plan.auth,
+            settings_file=str(plan.stores.file or ""),
         )
 
     @property
@@ -100,8 +102,8 @@ class Supervisor:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         try:
-            for service in reversed(self._plan.services):
-                await self._stop_one(service.name)
+            for _, replicas in groupby(reversed(self._plan.services), key=lambda each: each.service):
+                await asyncio.gather(*(self._stop_one(each.name) for each in replicas))
         finally:
             for process in self._processes.values():
                 kill_group(process.pid)
@@ -136,7 +138,7 @@ class Supervisor:
         """
         backoff_s, restarts = 0.0, 0
         while True:
-            started = time.monotonic()
+            started, logged = time.monotonic(), self._folder.rotate_log(service.name)
             process = await self._spawn(service, restarts)
             watcher = asyncio.create_task(self._announce_when_ready(service, started, restarts))
             try:
@@ -144,9 +146,12 @@ class Supervisor:
             finally:
                 watcher.cancel()
             kill_group(process.pid)
-            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            said = self._folder.plain_lines(service.name, logged) if code == _BAD_SETTINGS_EXIT else ()
+            how = " | ".join(said) or (f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
             if not self._ready[service.name].is_set() and (code == _BAD_SETTINGS_EXIT or restarts + 1 >= _START_TRIES):
-                raise CommandError(f"{service.name} does not start ({how})", hint=self._log_hint(service.name))
+                raise CommandError(
+                    f"{service.name} does not start: {how}", hint="" if said else self._log_hint(service.name)
+                )
             stable = time.monotonic() - started > _STABLE_S
             backoff_s = _FIRST_BACKOFF_S if stable or not backoff_s else min(2 * backoff_s, _LONGEST_BACKOFF_S)
             restarts += 1
@@ -161,7 +166,6 @@ class Supervisor:
             self._tell(f"{service.name} serves again after {time.monotonic() - started:.1f} s")
 
     async def _spawn(self, service: ServicePlan, restarts: int) -> Process:
-        self._folder.rotate_log(service.name)
         with self._folder.log_path(service.name).open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *tethered(service.command),
@@ -170,6 +174,7 @@ class Supervisor:
             )  # fmt: skip
         self._processes[service.name] = process
         state = ServiceState(
+            service=service.service,
             pid=process.pid,
             started_at=created_at(process.pid),
             endpoint=service.endpoint,

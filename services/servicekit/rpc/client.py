@@ -48,7 +48,8 @@ class RpcChannel:
     """The connection to one service; also an async context manager. Stubs are made on `channel`, calls by `unary`.
 
     Args:
-        target: "host:port", or any name that gRPC resolves; several addresses are used in turn.
+        target: "host:port", or any name that gRPC resolves, or IPv4 addresses as "ip:port,ip:port"; several addresses
+            are used in turn.
         name: The service's name in metrics and errors.
         breaker: Shared by all calls of this channel; None for callers that must always try.
         max_message_bytes: The largest message in either direction.
@@ -67,7 +68,7 @@ class RpcChannel:
         self._latency = metrics.GRPC_CLIENT_LATENCY.labels(name)
         self._counters: dict[grpc.StatusCode, Counter] = {}
         self.channel: grpc.aio.Channel = grpc.aio.insecure_channel(
-            target,
+            f"ipv4:{target}" if "," in target else target,
             options=(
                 ("grpc.lb_policy_name", "round_robin"),
                 ("grpc.max_receive_message_length", max_message_bytes),

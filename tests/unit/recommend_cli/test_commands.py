@@ -20,6 +20,7 @@ _COMMANDS = (
     ["down"],
     ["status"],
     ["demo"],
+    ["migrate"],
     ["load"],
     ["load", "ml-100k"],
     ["load", "items"],
@@ -77,7 +78,7 @@ def test_a_stack_that_is_starting_is_not_asked(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with folder.locked():
         folder.write_state(
-            StackState(os.getpid(), created_at(os.getpid()), "starting", "http://127.0.0.1:1", auth=True)
+            StackState(os.getpid(), created_at(os.getpid()), "starting", ("http://127.0.0.1:1",), auth=True)
         )
         result = CliRunner().invoke(app, ["models", "--data-dir", str(tmp_path)])
     assert isinstance(result.exception, CommandError)

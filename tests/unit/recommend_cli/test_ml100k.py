@@ -14,6 +14,7 @@ from recommend_cli.datasets.ml100k import film_record, interaction_records
 from recommend_cli.datasets.movielens import Film, Ratings
 from recommend_cli.demo.movies import load_movielens, read_load
 from recommend_cli.demo.show import VISITORS, show_a_change, show_visitors
+from recommend_cli.stack.stores import open_stores
 
 
 @pytest.fixture
@@ -87,17 +88,16 @@ async def test_loading_again_sends_the_same_events(cache: Path, tmp_path: Path) 
         sent.extend(record for record in records if "event_id" in record)
         return httpx.Response(201, json={"accepted": len(records), "applied": len(records), "errors": []})
 
-    data_dir = tmp_path / "data"
-    data_dir.mkdir()
+    stores = open_stores(tmp_path)
     async with Gateway("http://gateway", "", transport=httpx.MockTransport(answer)) as gateway:
-        items, interactions = await load_movielens(gateway, data_dir, cache)
+        items, interactions = await load_movielens(gateway, stores, cache)
         first, sent = sent, []
-        await load_movielens(gateway, data_dir, cache)
+        await load_movielens(gateway, stores, cache)
     assert (items.new, interactions.new) == (2, 3)
     assert sorted(first, key=str) == sorted(sent, key=str)
     # Ties in the order of the file, and the newest of all as of now.
     assert [record["item_id"] for record in first if record["user_id"] == "1"] == ["2", "1"]
-    load = read_load(data_dir)
+    load = read_load(stores)
     assert load is not None
     assert load.films == 2
     assert max(record["occurred_at"] for record in first) == 1_000_000 + load.shift_ms
@@ -111,8 +111,8 @@ async def test_an_interrupted_load_is_not_taken_for_a_whole_one(cache: Path, tmp
 
     async with Gateway("http://gateway", "", transport=httpx.MockTransport(answer)) as gateway:
         with pytest.raises(Exception, match="no such interaction type"):
-            await load_movielens(gateway, tmp_path, cache)
-    load = read_load(tmp_path)
+            await load_movielens(gateway, open_stores(tmp_path), cache)
+    load = read_load(open_stores(tmp_path))
     assert load is not None
     assert load.films == 0
 

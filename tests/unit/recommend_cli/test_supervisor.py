@@ -15,6 +15,7 @@ from recommend_cli.stack import supervisor as supervisor_module
 from recommend_cli.stack.folder import RunFolder, running_stack
 from recommend_cli.stack.plan import ServicePlan, StackPlan, plan_stack
 from recommend_cli.stack.ports import free_ports, is_free
+from recommend_cli.stack.stores import open_stores
 from recommend_cli.stack.supervisor import Supervisor
 from servicekit.testing import eventually
 
@@ -31,6 +32,7 @@ def _plan(journal: Path, *, command: Callable[[str, int], tuple[str, ...]] | Non
     services = tuple(
         ServicePlan(
             name=name,
+            service=name,
             command=(command or dummy)(name, port),
             environment=dict(os.environ),
             port=port,
@@ -39,7 +41,8 @@ def _plan(journal: Path, *, command: Callable[[str, int], tuple[str, ...]] | Non
         )
         for name, port in zip(_NAMES, ports, strict=True)
     )
-    return StackPlan(services=services, url=f"http://127.0.0.1:{ports[-1]}", auth=True)
+    stores = open_stores(journal.parent)
+    return StackPlan(services=services, urls=(f"http://127.0.0.1:{ports[-1]}",), auth=True, stores=stores)
 
 
 def _alive(pid: int) -> bool:
@@ -93,15 +96,34 @@ async def test_restarts_a_killed_service_and_says_so(tmp_path: Path) -> None:
         await supervisor.stop()
 
 
+async def test_a_service_that_is_configured_wrong_ends_the_start_with_its_own_line(tmp_path: Path) -> None:
+    says = "import sys; print('{}'); sys.stderr.write('the password is wrong\\n'); sys.exit(2)"
+
+    def fails(name: str, port: int) -> tuple[str, ...]:
+        if name == "second":
+            return (sys.executable, "-c", says)
+        return (sys.executable, str(_DUMMY), str(port), str(tmp_path / "journal"), name)
+
+    folder = RunFolder(tmp_path)
+    folder.create()
+    folder.log_path("second").write_text("a line of an earlier run\n")
+    supervisor = Supervisor(_plan(tmp_path / "journal", command=fails), folder, tell=pytest.fail)
+    with folder.locked(), pytest.raises(CommandError) as caught:
+        await supervisor.start()
+    assert caught.value.message == "second does not start: the password is wrong"
+    assert not caught.value.hint
+    assert not any(_alive(pid) for _, pid, _ in _noted(tmp_path / "journal", "started"))
+
+
 async def test_a_service_that_does_not_start_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     def fails(name: str, port: int) -> tuple[str, ...]:
         if name == "second":
-            return (sys.executable, "-c", "import sys; print('no space left'); sys.exit(2)")
+            return (sys.executable, "-c", 'import sys; print(\'{"event": "no space left"}\'); sys.exit(2)')
         return (sys.executable, str(_DUMMY), str(port), str(tmp_path / "journal"), name)
 
     folder = RunFolder(tmp_path)
     supervisor = Supervisor(_plan(tmp_path / "journal", command=fails), folder, tell=pytest.fail)
-    with folder.locked(), pytest.raises(CommandError, match=r"second does not start \(exit code 2\)") as caught:
+    with folder.locked(), pytest.raises(CommandError, match="second does not start: exit code 2") as caught:
         await supervisor.start()
     assert "no space left" in caught.value.hint
     assert not any(_alive(pid) for _, pid, _ in _noted(tmp_path / "journal", "started"))
@@ -192,7 +214,7 @@ def test_the_api_key_is_made_once_and_is_its_owners_secret(tmp_path: Path) -> No
 
 
 def test_a_stack_has_five_services_on_ports_of_their_own(tmp_path: Path) -> None:
-    plan = plan_stack(tmp_path, port=0, api_key="secret", auth=True)
+    plan = plan_stack(open_stores(tmp_path), port=0, api_key="secret", auth=True)
     assert [service.name for service in plan.services][-1] == "hot_path_api"
     ports = [port for service in plan.services for port in (service.port, service.metrics_port)]
     assert len(set(ports)) == 10
@@ -211,7 +233,7 @@ def test_a_taken_port_is_refused_with_a_hint(tmp_path: Path) -> None:
         while not (tmp_path / "j").exists():
             assert server.poll() is None
         with pytest.raises(CommandError, match=f"Port {port} is taken"):
-            plan_stack(tmp_path, port=port, api_key="", auth=False)
+            plan_stack(open_stores(tmp_path), port=port, api_key="", auth=False)
     finally:
         for child in psutil.Process(server.pid).children():
             child.kill()

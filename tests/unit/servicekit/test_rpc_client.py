@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -53,6 +54,26 @@ async def test_a_late_answer_is_the_deadlines_error(echo: Any, make_stub: Any) -
         with pytest.raises(DeadlineExceededError, match="under-test"):
             await channel.unary(make_stub(channel).Echo, b"", timeout_s=0.1)
         assert 0.09 < time.monotonic() - started < 2.0
+
+
+async def test_several_addresses_are_used_in_turn_and_one_that_is_gone_is_left_out(echo: Any, make_stub: Any) -> None:
+    other = type(echo)()
+    async with AsyncExitStack() as opened:
+        staying, _ = await opened.enter_async_context(served(other.register))
+        async with served(echo.register) as (going, _):
+            both = f"127.0.0.1:{going.port},127.0.0.1:{staying.port}"
+            channel = await opened.enter_async_context(RpcChannel(both, name="replicas"))
+            call = make_stub(channel).Echo
+
+            async def both_were_asked() -> bool:
+                await channel.unary(call, b"a", timeout_s=5.0)
+                return bool(echo.requests and other.requests)
+
+            await eventually(both_were_asked)
+        before = len(other.requests)
+        for _ in range(20):
+            assert await channel.unary(call, b"b", timeout_s=5.0, idempotent=True) == b"b"
+        assert len(other.requests) == before + 20
 
 
 async def test_without_time_nothing_is_sent(echo: Any, make_stub: Any) -> None:
