@@ -84,6 +84,8 @@ def values(records: Sequence[Record]) -> list[str]:
 class EventLogContract(ABC):
     """Every promise of servicekit.eventlog.port that one process can check."""
 
+    port = "EventLog"
+
     TOPICS: ClassVar = (PLAIN, SINGLE, COMPACTED, EXPIRING)
 
     @abstractmethod
@@ -432,6 +434,8 @@ async def settle_alone(member: EventConsumer, expected: Sequence[Record]) -> Non
 
 
 class TestMemoryEventLog(EventLogContract):
+    adapter = "memory"
+
     def open_log(self, folder: Path, clock: ManualClock) -> EventLog:  # noqa: ARG002 - needs no folder
         return MemoryEventLog(clock=clock)
 
@@ -441,6 +445,8 @@ class TestMemoryEventLog(EventLogContract):
 
 
 class TestSqliteEventLog(EventLogContract):
+    adapter = "sqlite"
+
     def open_log(self, folder: Path, clock: ManualClock) -> EventLog:
         return SqliteEventLog(folder, sync="normal", clock=clock, session_ms=100)
 

@@ -60,6 +60,8 @@ def by_share(paths: Sequence[GraphPath]) -> list[GraphPath]:
 
 
 class GraphStoreContract:
+    port = "GraphStore"
+
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[GraphStore]:
         raise NotImplementedError
@@ -386,6 +388,8 @@ def by_pair(paths: Sequence[GraphPath]) -> list[tuple[int, int, MetaPath, str, f
 
 
 class TestMemoryGraphStore(GraphStoreContract):
+    adapter = "memory"
+
     @pytest.fixture
     async def store(self) -> AsyncIterator[GraphStore]:
         store = MemoryGraphStore()
@@ -394,6 +398,8 @@ class TestMemoryGraphStore(GraphStoreContract):
 
 
 class TestSqliteGraphStore(GraphStoreContract):
+    adapter = "sqlite"
+
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[GraphStore]:
         store = SqliteGraphStore(tmp_path / "graph.sqlite")

@@ -86,6 +86,8 @@ class ProfileStoreContract(ABC):
 
 
 class ItemStoreContract(ProfileStoreContract):
+    port = "ItemStore"
+
     async def test_an_item_comes_back_as_it_was_put(self, store: Store) -> None:
         item = an_item(
             "dune",
@@ -178,6 +180,8 @@ class ItemStoreContract(ProfileStoreContract):
 
 
 class InteractionStoreContract(ProfileStoreContract):
+    port = "InteractionStore"
+
     async def test_the_history_is_newest_first_by_time(self, store: Store) -> None:
         await store.append([a_deed("late"), a_deed("early", occurred_at_ms=NOW - DAY)])
         await store.append([a_deed("middle", occurred_at_ms=NOW - HOUR)])
@@ -383,6 +387,8 @@ class InteractionStoreContract(ProfileStoreContract):
 
 
 class InteractionTypeStoreContract(ProfileStoreContract):
+    port = "InteractionTypeStore"
+
     async def test_every_tenant_has_the_built_in_types(self, store: Store) -> None:
         assert await store.interaction_types("nobody") == BUILT_IN_TYPES
 
@@ -399,6 +405,8 @@ class InteractionTypeStoreContract(ProfileStoreContract):
 
 
 class PopularityStoreContract(ProfileStoreContract):
+    port = "PopularityStore"
+
     async def test_counts_decay_with_the_window_as_half_life(self, store: Store) -> None:
         await store.put_items([an_item("a")])
         await store.append([a_deed("a", "like", occurred_at_ms=NOW - HOUR)])
@@ -511,24 +519,32 @@ class PopularityStoreContract(ProfileStoreContract):
 
 
 class TestMemoryItems(ItemStoreContract):
+    adapter = "memory"
+
     @pytest.fixture
     def store(self) -> Store:
         return MemoryProfileStore()
 
 
 class TestMemoryInteractions(InteractionStoreContract):
+    adapter = "memory"
+
     @pytest.fixture
     def store(self) -> Store:
         return MemoryProfileStore()
 
 
 class TestMemoryInteractionTypes(InteractionTypeStoreContract):
+    adapter = "memory"
+
     @pytest.fixture
     def store(self) -> Store:
         return MemoryProfileStore()
 
 
 class TestMemoryPopularity(PopularityStoreContract):
+    adapter = "memory"
+
     @pytest.fixture
     def store(self) -> Store:
         return MemoryProfileStore()
@@ -547,24 +563,32 @@ async def open_sqlite(folder: Path) -> SqliteProfileStore:
 
 
 class TestSqliteItems(ItemStoreContract):
+    adapter = "sqlite"
+
     @pytest.fixture
     def store(self, sqlite_store: Store) -> Store:
         return sqlite_store
 
 
 class TestSqliteInteractions(InteractionStoreContract):
+    adapter = "sqlite"
+
     @pytest.fixture
     def store(self, sqlite_store: Store) -> Store:
         return sqlite_store
 
 
 class TestSqliteInteractionTypes(InteractionTypeStoreContract):
+    adapter = "sqlite"
+
     @pytest.fixture
     def store(self, sqlite_store: Store) -> Store:
         return sqlite_store
 
 
 class TestSqlitePopularity(PopularityStoreContract):
+    adapter = "sqlite"
+
     @pytest.fixture
     def store(self, sqlite_store: Store) -> Store:
         return sqlite_store

@@ -90,6 +90,8 @@ async def nearest(index: DenseIndex, query: Sequence[float], *, limit: int = 10,
 class DenseIndexContract:
     """What every DenseIndex does; a subclass gives the empty ones."""
 
+    port = "DenseIndex"
+
     @pytest.fixture
     async def cosine(self, tmp_path: Path) -> AsyncIterator[DenseIndex]:
         index = await self.make(tmp_path / "cosine", COSINE)
@@ -285,11 +287,15 @@ class DenseIndexContract:
 
 
 class TestExactVectorIndex(DenseIndexContract):
+    adapter = "exact"
+
     async def make(self, folder: Path, space: Space) -> DenseIndex:  # noqa: ARG002  # nothing is written
         return ExactVectorIndex(space)
 
 
 class TestEdgeVectorIndex(DenseIndexContract):
+    adapter = "qdrant-edge"
+
     async def make(self, folder: Path, space: Space) -> DenseIndex:
         return await EdgeVectorIndex.open(folder, space)
 
@@ -310,6 +316,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[Space, Path]:
 
 class TestBuiltEdgeVectorIndex(DenseIndexContract):
     """A shard that was built once and has been emptied since."""
+
+    adapter = "qdrant-edge, built"
 
     @pytest.fixture(autouse=True)
     def _built(self, built: dict[Space, Path]) -> None:

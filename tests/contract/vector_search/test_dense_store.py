@@ -31,6 +31,8 @@ async def pages(*groups: Points) -> AsyncIterator[Points]:
 class DenseStoreContract:
     """Inherited by the tests of each store, which say how to make one."""
 
+    port = "DenseStore"
+
     @pytest.fixture
     def store(self) -> DenseStore:
         raise NotImplementedError
@@ -85,12 +87,16 @@ class DenseStoreContract:
 
 
 class TestExactDenseStore(DenseStoreContract):
+    adapter = "exact"
+
     @pytest.fixture
     def store(self) -> DenseStore:
         return ExactDenseStore()
 
 
 class TestEdgeDenseStore(DenseStoreContract):
+    adapter = "qdrant-edge"
+
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[DenseStore]:
         store = EdgeDenseStore(tmp_path / "dense", build_timeout_s=60.0)

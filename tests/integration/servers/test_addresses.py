@@ -3,7 +3,6 @@
 from urllib.parse import urlsplit
 
 import pytest
-
 from servers.addresses import Addresses
 from servers.settings import ServersSettings
 
@@ -18,5 +17,5 @@ def test_a_server_that_is_up_has_an_address(servers: Addresses, name: str) -> No
 
 def test_a_server_that_is_not_up_fails_the_test_in_one_line() -> None:
     nowhere = Addresses(ServersSettings(kafka_port=1))
-    with pytest.raises(pytest.fail.Exception, match="^kafka does not answer at 127.0.0.1:1: run `make servers`$"):
+    with pytest.raises(pytest.fail.Exception, match=r"^kafka does not answer at 127\.0\.0\.1:1: run `make servers`$"):
         _ = nowhere.kafka
