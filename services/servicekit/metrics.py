@@ -46,6 +46,8 @@ SQLITE_COMMIT_LATENCY = Histogram(
 )
 # Records that a consumer has not read yet. The name is that of the deployments, whatever log is behind it.
 CONSUMER_LAG = Gauge("kafka_consumer_lag", "Records not read yet.", ["topic"])
+# The same for each partition that this process reads; who loses a partition no longer tells of it.
+CONSUMER_PARTITION_LAG = Gauge("kafka_consumer_partition_lag", "Records not read yet.", ["topic", "partition"])
 # Records that a consumer applied.
 CONSUMED = Counter("consumer_records_total", "Records applied.", ["topic"])
 # Records put aside because they could not be decoded or applied.

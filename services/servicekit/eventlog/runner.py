@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,20 +16,23 @@ from servicekit.errors import (
     ServiceError,
     UnavailableError,
 )
+from servicekit.eventlog.dead_letters import (
+    ATTEMPTS_HEADER,
+    CONSUMER_HEADER,
+    ERROR_CLASS_HEADER,
+    ERROR_CODE_HEADER,
+    ERROR_HEADER,
+    ORIGIN_OFFSET_HEADER,
+    ORIGIN_PARTITION_HEADER,
+    ORIGIN_TIMESTAMP_HEADER,
+    ORIGIN_TOPIC_HEADER,
+)
 from servicekit.eventlog.port import EventConsumer, EventProducer, NewRecord, Record, StaleOwnerError, TopicPartition
 from servicekit.eventlog.topics import dlq
 from servicekit.logs import get_logger
 
 TRANSIENT = (UnavailableError, DeadlineExceededError, ResourceExhaustedError)
 """What says that the same call may succeed later."""
-
-ERROR_HEADER = "dlq-error"
-ERROR_CODE_HEADER = "dlq-error-code"
-CONSUMER_HEADER = "dlq-consumer"
-ORIGIN_TOPIC_HEADER = "dlq-origin-topic"
-ORIGIN_PARTITION_HEADER = "dlq-origin-partition"
-ORIGIN_OFFSET_HEADER = "dlq-origin-offset"
-ORIGIN_TIMESTAMP_HEADER = "dlq-origin-timestamp-ms"
 
 _POLL_S = 1.0
 _LAG_INTERVAL_S = 1.0
@@ -108,6 +111,7 @@ class ConsumerRunner:
         self._hold_s = hold_s
         self._failures_in_a_row = 0
         self._lag_due = 0.0
+        self._measured: frozenset[TopicPartition] = frozenset()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; a batch begun is finished, unless it waits for something to come back.
@@ -197,11 +201,18 @@ class ConsumerRunner:
             return
         self._lag_due = time.monotonic() + _LAG_INTERVAL_S
         with suppress(*TRANSIENT):  # the next poll meets the same trouble and reports it
-            lags: Counter[str] = Counter()
-            for where, lag in (await self._consumer.lag()).items():
-                lags[where.topic] += lag
-            for topic, lag in lags.items():
-                metrics.CONSUMER_LAG.labels(topic).set(lag)
+            self._tell_lag(await self._consumer.lag())
+
+    def _tell_lag(self, lags: Mapping[TopicPartition, int]) -> None:
+        by_topic: Counter[str] = Counter({where.topic: 0 for where in self._measured})
+        for where in self._measured - lags.keys():  # another member tells it from now on
+            metrics.CONSUMER_PARTITION_LAG.remove(where.topic, str(where.partition))
+        for where, lag in lags.items():
+            by_topic[where.topic] += lag
+            metrics.CONSUMER_PARTITION_LAG.labels(where.topic, str(where.partition)).set(lag)
+        for topic, lag in by_topic.items():
+            metrics.CONSUMER_LAG.labels(topic).set(lag)
+        self._measured = frozenset(lags)
 
     async def _persist(self, work: Callable[[], Awaitable[T]], stop: asyncio.Event) -> T:
         """Try again and again while the trouble is transient."""
@@ -236,6 +247,12 @@ def _place(record: Record) -> tuple[str, int, int]:
     return record.topic, record.partition, record.offset
 
 
+def _attempts(record: Record) -> int:
+    """Tell how often the record was put aside before; a stranger's header counts for nothing."""
+    said = record.headers.get(ATTEMPTS_HEADER, b"0")
+    return int(said) if said.isdigit() else 0
+
+
 def _dead_letter(failure: RecordFailure, consumer: str) -> NewRecord:
     record = failure.record
     code = failure.error.code if isinstance(failure.error, ServiceError) else InternalError.code
@@ -243,6 +260,8 @@ def _dead_letter(failure: RecordFailure, consumer: str) -> NewRecord:
         **record.headers,
         ERROR_HEADER: (str(failure.error) or repr(failure.error))[:_ERROR_TEXT_LENGTH].encode(),
         ERROR_CODE_HEADER: code.encode(),
+        ERROR_CLASS_HEADER: type(failure.error).__qualname__.encode(),
+        ATTEMPTS_HEADER: str(_attempts(record) + 1).encode(),
         CONSUMER_HEADER: consumer.encode(),
         ORIGIN_TOPIC_HEADER: record.topic.encode(),
         ORIGIN_PARTITION_HEADER: str(record.partition).encode(),

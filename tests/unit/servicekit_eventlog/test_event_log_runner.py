@@ -89,6 +89,24 @@ async def test_records_are_applied_in_order_and_committed(log: MemoryEventLog) -
     await log.close()
     assert sum((await log.consumer([TOPIC], group="g").lag()).values()) == 0
     assert REGISTRY.get_sample_value("kafka_consumer_lag", {"topic": TOPIC}) == 0
+    assert REGISTRY.get_sample_value("kafka_consumer_partition_lag", {"topic": TOPIC, "partition": "0"}) == 0
+
+
+async def test_who_loses_a_partition_no_longer_tells_its_lag(
+    log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "_LAG_INTERVAL_S", 0.0)
+    await log.ensure_topics([TopicSpec("wide", 2), TopicSpec(dlq("wide"), 1)])
+
+    def told(partition: int) -> float | None:
+        return REGISTRY.get_sample_value("kafka_consumer_partition_lag", {"topic": "wide", "partition": str(partition)})
+
+    first, second = (log.consumer(["wide"], group="g") for _ in range(2))
+    async with running(ConsumerRunner(first, Handler(), log.producer(), name="worker")):
+        await eventually(lambda: told(0) == 0 and told(1) == 0)
+        await second.poll(max_records=1, timeout_s=0)
+        await log.producer().append([NewRecord("wide", str(n), b"") for n in range(9)])
+        await eventually(lambda: (told(0) is None) != (told(1) is None))
 
 
 async def test_poisoned_records_go_aside_with_their_origin(log: MemoryEventLog) -> None:
@@ -103,6 +121,8 @@ async def test_poisoned_records_go_aside_with_their_origin(log: MemoryEventLog) 
         "h": b"1",
         "dlq-error": b"no good",
         "dlq-error-code": b"invalid_argument",
+        "dlq-error-class": b"InvalidArgumentError",
+        "dlq-attempts": b"1",
         "dlq-consumer": b"worker",
         "dlq-origin-topic": TOPIC.encode(),
         "dlq-origin-partition": b"0",
