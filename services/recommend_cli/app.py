@@ -28,6 +28,7 @@ _ENTRIES: Final = {
     "status": _Entry("stack", "status", _STACK),
     "demo": _Entry("demo", "demo", _STACK),
     "migrate": _Entry("migrate", "migrate", _STACK),
+    "dlq": _Entry("dlq", "dlq", _STACK),
     "load": _Entry("data", "load", _DATA),
     "train": _Entry("models", "train", _DATA),
     "models": _Entry("models", "models", _DATA),
