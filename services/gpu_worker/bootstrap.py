@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from secrets import token_hex
 
 from gpu_worker.adapters.event_log import LogAnnouncer
-from gpu_worker.adapters.folder_model_store import FolderModelStore, folder_of_url
+from gpu_worker.adapters.model_stores import open_model_store
 from gpu_worker.adapters.profile_store import GrpcCatalogue
 from gpu_worker.adapters.training_process import ProcessTrainer
 from gpu_worker.adapters.use_encoder import UseTextEncoder
@@ -143,8 +143,14 @@ async def run(settings: GpuWorkerSettings, stop: asyncio.Event) -> None:
         log = open_event_log(settings.event_log_url)
         opened.push_async_callback(log.close)
         await log.ensure_topics(default_specs())
-        store = FolderModelStore(folder_of_url(settings.model_store_url))
-        store.delete_unfinished()
+        folder = settings.data_dir / "gpu_worker"
+        store = await open_model_store(
+            settings.model_store_url,
+            s3_endpoint_url=settings.s3_endpoint_url,
+            staging=folder / "staging",
+            wait_s=settings.store_wait_s,
+        )
+        opened.callback(store.close)
         wiring = Wiring(
             settings,
             log=log,
@@ -152,8 +158,9 @@ async def run(settings: GpuWorkerSettings, stop: asyncio.Event) -> None:
             profiles=await opened.enter_async_context(RpcChannel(settings.agentdb_endpoint, name="profile_store")),
             encoder=encoder,
             trainer=ProcessTrainer(
-                settings.data_dir / "gpu_worker" / "training",
+                folder / "training",
                 model_store_url=settings.model_store_url,
+                s3_endpoint_url=settings.s3_endpoint_url,
                 threads=settings.training_threads,
             ),
             store=store,
@@ -163,10 +170,11 @@ async def run(settings: GpuWorkerSettings, stop: asyncio.Event) -> None:
         tasks = await opened.enter_async_context(BackgroundTasks(stop))
         server = await opened.enter_async_context(wiring.make_server())
         opened.enter_context(serve_metrics(settings.metrics_port, settings.host))
+        await wiring.training.clean_up()
         await wiring.registry.announce_again()
         tasks.start(wiring.make_content_runner().run(stop), name="embedding")
         if settings.train_every_interactions or settings.train_every_minutes:
-            schedule = wiring.make_schedule()
+            schedule = await asyncio.to_thread(wiring.make_schedule)
             tasks.start(wiring.make_interaction_runner(schedule).run(stop), name="interactions")
             tasks.start(schedule.run(stop), name="schedule")
         server.set_serving(True)

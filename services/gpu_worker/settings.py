@@ -24,7 +24,10 @@ class GpuWorkerSettings(ServiceSettings):
     agentdb_endpoint: str = "127.0.0.1:50053"
     """Where profile_store answers, "host:port"."""
     model_store_url: str = Field(default_factory=_embedded_store)
-    """Where versions are written: `file:///FOLDER`; without it the folder `models` in the data folder."""
+    """Where versions are written: `file:///FOLDER` or `s3://BUCKET/PREFIX`, whose keys the environment holds as the AWS
+    tools read them (AWS_ACCESS_KEY_ID, …); without it the folder `models` in the data folder."""
+    s3_endpoint_url: str = ""
+    """Where S3 answers, as http://HOST:PORT; empty for AWS."""
     member: str = "gpu_worker"
     """This process's name in its consumer groups, kept over restarts; each replica needs one of its own."""
 

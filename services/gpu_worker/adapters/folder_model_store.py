@@ -2,40 +2,44 @@
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
-import numpy as np
 import numpy.typing as npt
 
+from gpu_worker.adapters.version_files import (
+    ACTIVE,
+    MANIFEST,
+    REFUSED,
+    folder_name,
+    is_version,
+    no_version,
+    read_manifest,
+    tenant_of,
+    write_files,
+    write_manifest,
+)
 from gpu_worker.domain.versions import Active, Manifest
-from servicekit.errors import InvalidArgumentError, NotFoundError
-
-_VERSION = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
-_MANIFEST = "manifest.json"
-_ITEMS = "items.bin"
-_CHUNK = 1 << 20
+from servicekit.errors import StartupError
 
 
 def folder_of_url(url: str) -> Path:
     """Give the folder of `file:///ABSOLUTE_FOLDER`.
 
     Raises:
-        InvalidArgumentError: It is another kind of URL.
+        StartupError: It is another kind of URL.
     """
     parts = urlsplit(url)
     if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
-        raise InvalidArgumentError(f"model_store_url {url!r} is not file:///ABSOLUTE_FOLDER", field="model_store_url")
+        raise StartupError(f"MODEL_STORE_URL is {url!r}: write file:///ABSOLUTE_FOLDER or s3://BUCKET/PREFIX")
     return Path(unquote(parts.path))
 
 
 class FolderModelStore:
-    """See ModelStore. Written by one gpu_worker, read by any number of vector_search replicas.
+    """See ModelStore.
 
     A version is written under a name that begins with a dot and renamed when its files are on the disk.
     """
@@ -57,15 +61,8 @@ class FolderModelStore:
         unfinished = folder / f".{version}"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        for name, array in arrays.items():
-            np.save(unfinished / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-        with (unfinished / _ITEMS).open("wb") as file:
-            for item in items:
-                file.write(_varint(len(item)))
-                file.write(item)
-        checksums = {path.name: _checksum(path) for path in sorted(unfinished.iterdir())}
-        text = json.dumps({**manifest, "checksums": checksums}, indent=1, allow_nan=False)
-        (unfinished / _MANIFEST).write_text(text, encoding="utf-8")
+        text = write_manifest(manifest, write_files(unfinished, arrays, items))
+        (unfinished / MANIFEST).write_text(text, encoding="utf-8")
         for path in unfinished.iterdir():
             _sync(path)
         _sync(unfinished)
@@ -74,63 +71,61 @@ class FolderModelStore:
 
     def manifest(self, tenant: str, version: str) -> Manifest:
         """See ModelStore."""
-        missing = NotFoundError(f"tenant {tenant} has no model version {version}", field="version")
-        if not _VERSION.fullmatch(version):
-            raise missing
+        if not is_version(version):
+            raise no_version(tenant, version)
         try:
-            text = (self._folder(tenant) / version / _MANIFEST).read_text(encoding="utf-8")
+            text = (self._folder(tenant) / version / MANIFEST).read_bytes()
         except FileNotFoundError:
-            raise missing from None
-        manifest: Manifest = json.loads(text)
-        return manifest
+            raise no_version(tenant, version) from None
+        return read_manifest(text, tenant, version)
 
     def versions(self, tenant: str) -> Sequence[str]:
         """See ModelStore."""
         folder = self._folder(tenant)
-        names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
-        return sorted((name for name in names if _VERSION.fullmatch(name)), reverse=True)
+        found = folder.iterdir() if folder.is_dir() else ()
+        return sorted((path.name for path in found if is_version(path.name)), reverse=True)
 
     def tenants(self) -> Sequence[str]:
         """See ModelStore."""
-        return sorted(unquote(path.name) for path in self._root.iterdir()) if self._root.is_dir() else []
+        return sorted(tenant_of(path.name) for path in self._root.iterdir()) if self._root.is_dir() else []
 
     def active(self, tenant: str) -> Active:
         """See ModelStore."""
-        found = self._read_json(tenant, "active.json")
-        return Active(found.get("version", ""), tuple(found.get("history", ())))
+        return Active.from_json(self._read_json(tenant, ACTIVE))
 
     def set_active(self, tenant: str, active: Active) -> None:
         """See ModelStore."""
-        previous = active.history[0] if active.history else ""
-        content = {"version": active.version, "previous": previous, "history": list(active.history)}
-        self._replace_json(tenant, "active.json", content)
+        self._replace_json(tenant, ACTIVE, active.as_json())
 
     def refusals(self, tenant: str) -> Mapping[str, str]:
         """See ModelStore."""
-        return self._read_json(tenant, "refused.json")
+        return self._read_json(tenant, REFUSED)
 
     def set_refusals(self, tenant: str, refusals: Mapping[str, str]) -> None:
         """See ModelStore."""
         if refusals or self.refusals(tenant):
-            self._replace_json(tenant, "refused.json", refusals)
+            self._replace_json(tenant, REFUSED, refusals)
 
     def delete(self, tenant: str, version: str) -> None:
         """See ModelStore; a reader that has the files mapped keeps them until it lets go."""
         folder = self._folder(tenant)
         doomed = folder / f".{version}.deleted"
-        if _VERSION.fullmatch(version) and (folder / version).exists():
+        if is_version(version) and (folder / version).exists():
             (folder / version).rename(doomed)  # at once, so that nobody sees half of it
             shutil.rmtree(doomed)
 
-    def delete_unfinished(self) -> None:
-        """Remove what a killed process left; while nothing is being written."""
+    def delete_unfinished(self, *, before_ms: int) -> None:
+        """See ModelStore."""
         for folder in self._root.iterdir() if self._root.is_dir() else ():
             for path in folder.glob(".*"):
-                shutil.rmtree(path, ignore_errors=True)
+                if max(each.stat().st_mtime_ns for each in (path, *path.glob("*"))) < before_ms * 1_000_000:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def close(self) -> None:
+        """See ModelStore."""
 
     def _folder(self, tenant: str) -> Path:
-        name = quote(tenant, safe="").replace(".", "%2E") if tenant.strip(".") == "" else quote(tenant, safe="")
-        return self._root / name
+        return self._root / folder_name(tenant)
 
     def _read_json(self, tenant: str, name: str) -> dict[str, Any]:
         try:
@@ -147,24 +142,6 @@ class FolderModelStore:
         _sync(fresh)
         fresh.replace(folder / name)
         _sync(folder)
-
-
-def _varint(number: int) -> bytes:
-    """Write a length as protobuf's delimited streams do."""
-    parts = bytearray()
-    while number > 0x7F:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)
-
-
-def _checksum(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

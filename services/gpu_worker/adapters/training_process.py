@@ -28,6 +28,7 @@ class ProcessTrainer:
     Args:
         spool: Where the job's folder is made; emptied at the start.
         model_store_url: Where the process leaves the version.
+        s3_endpoint_url: Where S3 answers; empty for AWS.
         threads: Of the linear algebra.
         command: The program and its first arguments.
     """
@@ -37,11 +38,12 @@ class ProcessTrainer:
         spool: Path,
         *,
         model_store_url: str,
+        s3_endpoint_url: str = "",
         threads: int,
         command: Sequence[str] = (sys.executable, "-m", "gpu_worker.training_main"),
     ) -> None:
         self._spool = spool
-        self._model_store_url = model_store_url
+        self._store = (model_store_url, s3_endpoint_url)
         self._threads = threads
         self._command = tuple(command)
         shutil.rmtree(spool, ignore_errors=True)
@@ -60,7 +62,7 @@ class ProcessTrainer:
         process = await asyncio.create_subprocess_exec(
             *self._command,
             str(folder),
-            self._model_store_url,
+            *self._store,
             str(self._threads),
             stdin=PIPE,
             stdout=PIPE,

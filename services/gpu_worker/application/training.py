@@ -20,6 +20,8 @@ from servicekit.logs import get_logger
 _REMEMBERED_RUNS = 100
 _GATHERED = 0.1  # the part of a run that is done when the data is gathered
 _TRAINED = 0.95
+# No training takes this long to write its version; whatever was begun before is a killed process's.
+_ABANDONED_MS = 24 * 3_600_000
 
 _log = get_logger(__name__)
 
@@ -135,6 +137,14 @@ class TrainingService:
         except KeyError:
             raise NotFoundError(f"no training {training_id} is known here", field="training_id") from None
 
+    async def clean_up(self) -> None:
+        """Remove what killed trainings left in the model store long ago; those of other workers may still be going."""
+        before_ms = self._clock.now_ms() - _ABANDONED_MS
+        try:
+            await asyncio.to_thread(lambda: self._store.delete_unfinished(before_ms=before_ms))
+        except ServiceError as error:
+            _log.warning("the model store was not cleaned up; next time", error=error.message)
+
     async def close(self) -> None:
         """Break off what runs."""
         for task in self._tasks:
@@ -196,6 +206,7 @@ class TrainingService:
         manifest = await asyncio.to_thread(self._store.manifest, tenant, version)
         self._note(training_id, version=version, report={key: manifest[key] for key in ("metrics", "report")})
         await self._registry.delete_old(tenant)
+        await self.clean_up()
         return version
 
     async def _activate(self, training_id: str, tenant: str, version: str) -> str:

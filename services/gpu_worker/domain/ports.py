@@ -144,9 +144,11 @@ class Announcer(Protocol):
 
 
 class ModelStore(Protocol):
-    """Where versions lie. Blocking; called in a thread or by the training process.
+    """Where versions lie. Blocking; called in a thread or by the training process, by several gpu_workers if need be.
 
-    A version becomes visible as a whole, when all its files are on the disk.
+    A version becomes visible as a whole, when all its files are there; its manifest, written last, is the mark. What
+    a killed writer left behind is not seen by anybody. `active.json` and `refused.json` are replaced in one step: of
+    two who write one at the same time the last wins. Every call may raise UnavailableError or DeadlineExceededError.
     """
 
     def write(
@@ -165,7 +167,7 @@ class ModelStore(Protocol):
         """Read a manifest.
 
         Raises:
-            NotFoundError: There is no such version.
+            NotFoundError: There is no such version, or its manifest is damaged.
         """
         ...
 
@@ -194,7 +196,15 @@ class ModelStore(Protocol):
         ...
 
     def delete(self, tenant: str, version: str) -> None:
-        """Remove a version."""
+        """Remove a version; harmless when there is none."""
+        ...
+
+    def delete_unfinished(self, *, before_ms: int) -> None:
+        """Remove what killed writers left, where nothing was written since that Unix time in milliseconds."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections; the last call."""
         ...
 
 

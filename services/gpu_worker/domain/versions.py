@@ -20,6 +20,16 @@ class Active:
     version: str = ""
     history: tuple[str, ...] = ()
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Active":
+        """Read what `active.json` says; an empty document is that of a tenant without an active version."""
+        return cls(content.get("version", ""), tuple(content.get("history", ())))
+
+    def as_json(self) -> dict[str, Any]:
+        """Write it as it stands in `active.json`."""
+        previous = self.history[0] if self.history else ""
+        return {"version": self.version, "previous": previous, "history": list(self.history)}
+
     def followed_by(self, version: str) -> "Active":
         """Give what is active after an activation."""
         if version == self.version or not self.version:

@@ -8,7 +8,7 @@ import pytest
 
 from gpu_worker.adapters.folder_model_store import FolderModelStore, folder_of_url
 from gpu_worker.domain.versions import Active, find_fault, name_version
-from servicekit.errors import InvalidArgumentError, NotFoundError
+from servicekit.errors import NotFoundError, StartupError
 
 FIRST, SECOND = "20260101T000000-00000001", "20260102T000000-00000002"
 
@@ -39,7 +39,7 @@ def test_an_unfinished_version_is_not_seen(store: FolderModelStore, tmp_path: Pa
     assert not store.versions("t")
     with pytest.raises(NotFoundError):
         store.manifest("t", FIRST)
-    store.delete_unfinished()
+    store.delete_unfinished(before_ms=2**50)
     assert not list((tmp_path / "t").iterdir())
 
 
@@ -74,7 +74,7 @@ def test_any_tenant_has_a_folder_of_its_own(store: FolderModelStore, tmp_path: P
 def test_the_url_names_a_folder(tmp_path: Path) -> None:
     assert folder_of_url((tmp_path / "a b").as_uri()) == tmp_path / "a b"
     for url in ("s3://bucket", "file://relative/x", ""):
-        with pytest.raises(InvalidArgumentError, match="model_store_url"):
+        with pytest.raises(StartupError, match="MODEL_STORE_URL"):
             folder_of_url(url)
 
 

@@ -1,0 +1,33 @@
+"""Opens the model store that an address names."""
+
+from pathlib import Path
+
+from gpu_worker.adapters.bucket_model_store import BucketModelStore
+from gpu_worker.adapters.folder_model_store import FolderModelStore, folder_of_url
+from gpu_worker.domain.ports import ModelStore
+from servicekit.bucket import Bucket
+
+_SETTING = "MODEL_STORE_URL"
+
+
+async def open_model_store(url: str, *, s3_endpoint_url: str, staging: Path, wait_s: float) -> ModelStore:
+    """Open the store at `file:///FOLDER` or `s3://BUCKET/PREFIX`, and see that it can be used.
+
+    Args:
+        url: Where it is.
+        s3_endpoint_url: Where S3 answers; empty for AWS.
+        staging: A folder for files on their way to a bucket.
+        wait_s: How long a bucket that cannot be reached is waited for.
+
+    Raises:
+        StartupError: It cannot be used; says why.
+    """
+    if not url.startswith("s3:"):
+        return FolderModelStore(folder_of_url(url))
+    bucket = Bucket(url, setting=_SETTING, endpoint_url=s3_endpoint_url)
+    try:
+        await bucket.wait_until_usable(wait_s)
+    except BaseException:
+        bucket.close()
+        raise
+    return BucketModelStore(bucket, staging=staging)
