@@ -60,7 +60,7 @@ down: $(INSTALLED) ## Stop the services on .data
 test: $(INSTALLED) proto $(WARMED) ## Run all tests but those that need real servers
 	$(BIN)/pytest -m "not integration"
 
-servers: $(INSTALLED) ## Fetch and start Kafka, Cassandra, Neo4j, Redis and S3 for the tests; what is up stays up
+servers: $(INSTALLED) ## Fetch and start Kafka, Cassandra, Neo4j, Redis, Qdrant's wire and S3 for the tests; what is up stays up
 	$(SERVERS) up
 
 servers-stop: $(INSTALLED) ## Stop the servers; their data stays in .servers

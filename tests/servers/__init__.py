@@ -1,1 +1,1 @@
-"""Real servers for the tests: Kafka, Cassandra, Neo4j, Redis and S3, started without containers."""
+"""Real servers for the tests: Kafka, Cassandra, Neo4j, Redis, S3 and a server of Qdrant's wire."""

@@ -50,6 +50,16 @@ class Addresses:
         return self._checked("redis").address
 
     @cached_property
+    def qdrant(self) -> str:
+        """Host and port of Qdrant's gRPC."""
+        return self._checked("qdrant").address
+
+    @property
+    def qdrant_rest_port(self) -> int:
+        """Port of Qdrant's REST."""
+        return self.settings.qdrant_rest_port
+
+    @cached_property
     def s3(self) -> str:
         """URL of the S3 endpoint; any access key does."""
         return self._checked("s3").address

@@ -6,6 +6,7 @@ from pathlib import Path
 from servers.cassandra_server import CassandraServer
 from servers.kafka_server import KafkaServer
 from servers.neo4j_server import Neo4jServer
+from servers.qdrant_server import QdrantServer
 from servers.redis_server import RedisServer
 from servers.s3_server import S3Server
 from servers.server import Server, free_port
@@ -20,6 +21,7 @@ def fleet(settings: ServersSettings) -> dict[str, Server]:
         CassandraServer(data / "cassandra", settings.cassandra_port, settings.cassandra_storage_port, settings),
         Neo4jServer(data / "neo4j", settings.neo4j_port, settings),
         RedisServer(data / "redis", settings.redis_port, settings),
+        QdrantServer(data / "qdrant", settings.qdrant_port, settings.qdrant_rest_port, settings),
         S3Server(data / "s3", settings.s3_port, settings),
     ]
     return {server.name: server for server in servers}
@@ -49,6 +51,13 @@ def start_neo4j(folder: Path, port: int = 0) -> Neo4jServer:
 def start_redis(folder: Path, port: int = 0, arguments: Sequence[str] = ()) -> RedisServer:
     """Start a Redis of one's own, with more arguments if need be; port 0 takes a free one."""
     server = RedisServer(folder, port or free_port(), ServersSettings(), arguments)
+    server.start()
+    return server
+
+
+def start_qdrant(folder: Path, port: int = 0) -> QdrantServer:
+    """Start a server of Qdrant's wire of one's own; port 0 takes a free one."""
+    server = QdrantServer(folder, port or free_port(), free_port(), ServersSettings())
     server.start()
     return server
 

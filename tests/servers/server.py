@@ -105,11 +105,17 @@ class Server(ABC):
                     return False
             elif listening(self.port):
                 raise ServerError(f"{self.name}: port {self.port} is taken by another process")
-            if not running:
-                self.prepare()
-                self._spawn()
-            self._wait_until_it_answers()
-            return not running
+            if running:
+                self._wait_until_it_answers()
+                return False
+            self.prepare()
+            self._spawn()
+            try:
+                self._wait_until_it_answers()
+            except ServerError:
+                self.stop()
+                raise
+            return True
 
     def stop(self) -> bool:
         """End the process, by force when it takes longer than its grace; False when it was not running."""
@@ -158,6 +164,8 @@ class Server(ABC):
 
     def process(self) -> psutil.Process | None:
         """Give the running process, if there is one; a pid that another process has by now is none."""
+        if self._child is not None:
+            self._child.poll()  # takes the exit status, should it have ended
         try:
             pid, started = self._pid_file.read_text().split()
             process = psutil.Process(int(pid))

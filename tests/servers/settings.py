@@ -48,6 +48,11 @@ class ServersSettings(BaseSettings):
     redis_memory_mb: int = Field(default=128, ge=1)
     """Most that Redis keeps, in MiB; more is refused, nothing is evicted."""
 
+    qdrant_port: int = Field(default=16334, ge=1, le=65535)
+    """Port of gRPC of the server that speaks Qdrant's wire."""
+    qdrant_rest_port: int = Field(default=16333, ge=1, le=65535)
+    """Port of its REST."""
+
     s3_port: int = Field(default=15555, ge=1, le=65535)
     """Port of the S3 server; it keeps everything in memory."""
 

@@ -9,7 +9,7 @@ from servers.settings import ServersSettings
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize("name", ["kafka", "cassandra", "neo4j", "redis", "s3"])
+@pytest.mark.parametrize("name", ["kafka", "cassandra", "neo4j", "redis", "qdrant", "s3"])
 def test_a_server_that_is_up_has_an_address(servers: Addresses, name: str) -> None:
     address = getattr(servers, name)
     assert urlsplit(address if "://" in address else f"//{address}").port == getattr(servers.settings, f"{name}_port")
