@@ -1,10 +1,13 @@
 """What the environment may tell gpu_worker."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from gpu_worker.domain.training import HoldOut
+from gpu_worker.adapters.encoders import EncoderKind
+from gpu_worker.adapters.training_methods import TrainerBackend
+from gpu_worker.domain.training import FactorModelName, HoldOut, Precision
 from servicekit.settings import ServiceSettings
 
 Count = Annotated[int, Field(ge=1)]
@@ -24,8 +27,8 @@ class GpuWorkerSettings(ServiceSettings):
     agentdb_endpoint: str = "127.0.0.1:50053"
     """Where profile_store answers, "host:port"."""
     model_store_url: str = Field(default_factory=_embedded_store)
-    """Where versions are written: `file:///FOLDER` or `s3://BUCKET/PREFIX`, whose keys the environment holds as the AWS
-    tools read them (AWS_ACCESS_KEY_ID, …); without it the folder `models` in the data folder."""
+    """Where versions are written: `file:///FOLDER` or `s3://BUCKET/PREFIX`, whose keys are in the environment as
+    the AWS tools read them (AWS_ACCESS_KEY_ID, …); without it the folder `models` in the data folder."""
     s3_endpoint_url: str = ""
     """Where S3 answers, as http://HOST:PORT; empty for AWS."""
     member: str = "gpu_worker"
@@ -36,6 +39,14 @@ class GpuWorkerSettings(ServiceSettings):
     """Attributes whose texts are embedded with title and description."""
     embedded_words: Count = 64
     """Of a text only so many words are read; about a millisecond for 20 of them."""
+    encoder: EncoderKind = "auto"
+    """What makes vectors of texts: `use`, the Universal Sentence Encoder on the CPU; `sentence_transformers`, a model in
+    MODELS_DIR (needs the extra `torch`); `auto` is sentence_transformers when a GPU and a model are there. Vectors of
+    another encoder are not compared with those that are stored: embed the catalogue again after a change."""
+    models_dir: Path = Path("/models")
+    """Folder below which the models of sentence-transformers lie."""
+    encoder_model: str = ""
+    """Which of several models: its path below MODELS_DIR."""
     encoder_threads: Count = 1
     """Threads of the encoder's linear algebra; more than the machine has cores makes it many times slower."""
     embed_max_batch: Annotated[int, Field(ge=1, le=1_000)] = 64
@@ -52,6 +63,20 @@ class GpuWorkerSettings(ServiceSettings):
     """Attributes whose texts are people."""
     genre_attributes: tuple[str, ...] = ("genres", "genre")
     """Attributes whose texts are genres."""
+    trainer_backend: TrainerBackend = "auto"
+    """What trains: `numpy`; `torch` (needs the extra of that name); `auto` is torch when a GPU is there or FACTORS_MODEL
+    needs it."""
+    factors_model: FactorModelName = "ials"
+    """The model behind the factors: ials, or elsa, which needs torch."""
+    training_dense_items: Count = 12_000
+    """So many items take part in EDLAE, the most popular ones; its matrix has 8 bytes for each pair of them, 1.1 GiB for
+    12,000 items, and numpy needs three of it, torch one."""
+    torch_device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """Where torch computes: cpu, cuda, cuda:1; `auto` is cuda where there is one."""
+    torch_precision: Precision = "float64"
+    """Precision of EDLAE on torch; float32 is much quicker on a GPU that has few units for float64."""
+    torch_memory_gib: Annotated[float, Field(gt=0.0)] = 8.0
+    """A matrix of EDLAE larger than this stays off the GPU and is solved there in strips."""
     training_threads: Count = 2
     """Threads of the training's linear algebra."""
     training_min_interactions: Count = 100

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 from recommendation.vector_search.v1 import vector_search_pb2_grpc as pb_grpc
 from servicekit.clock import Clock, SystemClock
-from servicekit.errors import ServiceError
+from servicekit.errors import DeadlineExceededError, ServiceError, UnavailableError
 from servicekit.eventlog.open import open_event_log
 from servicekit.eventlog.port import EventLog
 from servicekit.eventlog.topics import MODEL_PUBLISHED, default_specs
@@ -14,8 +14,7 @@ from servicekit.metrics import MODEL_AGE, serve_metrics
 from servicekit.rpc.server import GrpcServer
 from servicekit.tasks import BackgroundTasks
 from vector_search.adapters.edge_collections import EdgeDenseStore
-from vector_search.adapters.item_columns import ItemColumnCache
-from vector_search.adapters.model_folder import FolderModelStore, folder_of_url
+from vector_search.adapters.model_stores import open_model_store
 from vector_search.api import SERVICE_NAME, VectorSearchServicer
 from vector_search.application.content import ContentVectors
 from vector_search.application.embeddings import Embeddings
@@ -29,6 +28,7 @@ from vector_search.settings import VectorSearchSettings
 from vector_search.warm import warm
 
 _AGE_INTERVAL_S = 10.0
+_ACTIVATE_AGAIN_S = 5.0
 
 
 class VectorSearch:
@@ -61,6 +61,7 @@ class VectorSearch:
             least_recall=least_recall,
         )
         self.published: asyncio.Queue[VersionPublished] = asyncio.Queue()
+        self._latest: dict[str, str] = {}
         self.follower: LogFollower | None = None
 
     async def start(self) -> LogFollower:
@@ -88,10 +89,15 @@ class VectorSearch:
         )
 
     async def activate_published(self) -> None:
-        """Switch to versions as they are announced; one that cannot be served is told and left out."""
+        """Switch to versions as they are announced; one that cannot be served is told and left out.
+
+        While its store does not answer it is tried again, until another one is announced.
+        """
         log = get_logger(__name__)
         while True:
             published = await self.published.get()
+            if self._latest[published.tenant] != published.version:
+                continue
             try:
                 await self.versions.activate(published.tenant, published.version)
             except ServiceError as error:
@@ -101,6 +107,8 @@ class VectorSearch:
                     version=published.version,
                     error=error.message,
                 )
+                if isinstance(error, UnavailableError | DeadlineExceededError):
+                    asyncio.get_running_loop().call_later(_ACTIVATE_AGAIN_S, self.published.put_nowait, published)
 
     async def tell_age(self) -> None:
         """Keep the metric of the oldest active model's age."""
@@ -116,6 +124,7 @@ class VectorSearch:
 
     def _apply(self, change: Change) -> None:
         if isinstance(change, VersionPublished):
+            self._latest[change.tenant] = change.version
             self.published.put_nowait(change)
         else:
             self.tenants.get(change.tenant).apply(change)
@@ -130,8 +139,15 @@ async def run(settings: VectorSearchSettings, stop: asyncio.Event) -> None:
         folder = settings.data_dir / "vector_search"
         dense = EdgeDenseStore(folder / "dense", build_timeout_s=settings.build_timeout_s)
         opened.push_async_callback(dense.close)
+        models = await open_model_store(
+            settings.model_store_url,
+            s3_endpoint_url=settings.s3_endpoint_url,
+            folder=folder,
+            wait_s=settings.store_wait_s,
+        )
+        opened.push_async_callback(models.close)
         service = VectorSearch(
-            models=FolderModelStore(folder_of_url(settings.model_store_url), ItemColumnCache(folder / "columns")),
+            models=models,
             dense=dense,
             log=log,
             clock=SystemClock(),

@@ -18,7 +18,10 @@ class VectorSearchSettings(ServiceSettings):
     grpc_port: int = Field(default=50051, ge=0, le=65535)
     """Port of the gRPC server; 0 takes a free one."""
     model_store_url: str = Field(default_factory=_embedded_models)
-    """Where the model versions are: `file:///FOLDER`; without it the folder `models` in the data folder."""
+    """Where the model versions are: `file:///FOLDER` or `s3://BUCKET/PREFIX`, whose keys are in the environment as
+    the AWS tools read them (AWS_ACCESS_KEY_ID, …); without it the folder `models` in the data folder."""
+    s3_endpoint_url: str = ""
+    """Where S3 answers, as http://HOST:PORT; empty for AWS."""
     kernel_threads: int = Field(default=1, ge=1, le=64)
     """Threads that compute candidates; more than one helps where there are idle processors."""
     least_recall: float = Field(default=0.95, ge=0.0, le=1.0)

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from servicekit.errors import FailedPreconditionError, NotFoundError, StartupError
 from vector_search.adapters.folders import folder_name
 from vector_search.adapters.item_columns import ItemColumnCache, read_items
 from vector_search.convert import fields_of
@@ -20,6 +20,7 @@ from vector_search.domain.items import Fields
 from vector_search.domain.model import CONTENT, NO_FACTORS, UNTRAINED, Factors, ModelVersion, Source
 from vector_search.domain.tables import NO_TABLE, ItemTable, SourceParameters
 
+MANIFEST = "manifest.json"
 _FORMAT = 1
 _CHUNK = 1 << 20
 
@@ -28,11 +29,11 @@ def folder_of_url(url: str) -> Path:
     """Give the folder of `file:///ABSOLUTE_FOLDER`.
 
     Raises:
-        InvalidArgumentError: It is another kind of URL.
+        StartupError: It is another kind of URL.
     """
     parts = urlsplit(url)
     if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
-        raise InvalidArgumentError(f"model_store_url {url!r} is not file:///ABSOLUTE_FOLDER", field="model_store_url")
+        raise StartupError(f"MODEL_STORE_URL is {url!r}: write file:///ABSOLUTE_FOLDER or s3://BUCKET/PREFIX")
     return Path(unquote(parts.path))
 
 
@@ -64,24 +65,27 @@ class FolderModelStore:
         """Map a version."""
         return await asyncio.to_thread(self._load, tenant, version, verify)
 
+    async def close(self) -> None:
+        """Nothing is open."""
+
     def fields(self, tenant: str, version: str) -> Iterator[Fields]:
         """Give the fields of a version's items by item number."""
         return (fields_of(message) for message in read_items(self._folder(tenant, version) / "items.bin"))
 
     def _folder(self, tenant: str, version: str) -> Path:
         folder = self._root / folder_name(tenant) / version
-        if not version or version.startswith(".") or "/" in version or not (folder / "manifest.json").is_file():
+        if not version or version.startswith(".") or "/" in version or not (folder / MANIFEST).is_file():
             raise NotFoundError(f"tenant {tenant} has no model version {version}", field="version")
         return folder
 
     def _load(self, tenant: str, version: str, verify: bool) -> ModelVersion:
         folder = self._folder(tenant, version)
         try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             if manifest["format"] != _FORMAT:
                 raise FailedPreconditionError(f"version {version} has the format {manifest['format']}, we read 1")
             if verify:
-                _compare_checksums(folder, manifest["checksums"])
+                _verify(folder, manifest)
             keys = np.array(_array(folder, "item_keys"), np.int64)
             items = self._cache.load(keys, folder / "items.bin", checksum=manifest["checksums"]["items.bin"])
             model = _read(folder, manifest, items)
@@ -91,13 +95,28 @@ class FolderModelStore:
         return model
 
 
-def _compare_checksums(folder: Path, checksums: Mapping[str, str]) -> None:
-    for name, expected in checksums.items():
-        digest = sha256()
-        with (folder / name).open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-        if digest.hexdigest() != expected:
+def is_whole(manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a manifest has the checksum that it says; the first ones said none."""
+    content = dict(manifest)
+    said = content.pop("manifest_checksum", None)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return said is None or said == sha256(text.encode()).hexdigest()
+
+
+def checksum_of(path: Path) -> str:
+    """Give a file's checksum as manifests write it."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _verify(folder: Path, manifest: Mapping[str, Any]) -> None:
+    if not is_whole(manifest):
+        raise FailedPreconditionError(f"the manifest of version {folder.name} is damaged")
+    for name, expected in manifest["checksums"].items():
+        if checksum_of(folder / name) != expected:
             raise FailedPreconditionError(f"{name} of version {folder.name} does not have its checksum: it is damaged")
 
 

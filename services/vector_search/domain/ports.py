@@ -14,7 +14,10 @@ Position = Mapping[str, Mapping[int, int]]
 
 
 class ModelStore(Protocol):
-    """Where model versions lie."""
+    """Where model versions lie; what was not written to the end is not there.
+
+    Every call may raise UnavailableError or DeadlineExceededError: then try again later.
+    """
 
     async def tenants(self) -> Sequence[str]:
         """Give the tenants that have any."""
@@ -30,11 +33,16 @@ class ModelStore(Protocol):
         Raises:
             NotFoundError: There is no such version.
             FailedPreconditionError: It is damaged; with `verify` every file is compared with its checksum.
+            ResourceExhaustedError: This machine's disk has no room for it.
         """
         ...
 
     def fields(self, tenant: str, version: str) -> Iterator[Fields]:
-        """Give the fields of a version's items by item number; blocking."""
+        """Give the fields of the items of a version that was loaded, by item number; blocking."""
+        ...
+
+    async def close(self) -> None:
+        """Break off what is going on, and let go of connections; the last call."""
         ...
 
 
