@@ -4,9 +4,11 @@ import asyncio
 from contextlib import AsyncExitStack
 from secrets import token_hex
 
+from gpu_worker.adapters.encoders import open_encoder
 from gpu_worker.adapters.event_log import LogAnnouncer
 from gpu_worker.adapters.model_stores import open_model_store
 from gpu_worker.adapters.profile_store import GrpcCatalogue
+from gpu_worker.adapters.training_choice import choose_methods
 from gpu_worker.adapters.training_process import ProcessTrainer
 from gpu_worker.adapters.use_encoder import UseTextEncoder
 from gpu_worker.adapters.vector_search import GrpcVectorIndex
@@ -138,8 +140,25 @@ class Wiring:
 async def run(settings: GpuWorkerSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set; ready at once, since whoever encodes waits until the encoder is loaded."""
     async with AsyncExitStack() as opened:
-        encoder = UseTextEncoder(threads=settings.encoder_threads, max_words=settings.embedded_words)
+        encoder = await open_encoder(
+            settings.encoder,
+            models_dir=settings.models_dir,
+            model=settings.encoder_model,
+            device=settings.torch_device,
+            threads=settings.encoder_threads,
+            max_words=settings.embedded_words,
+        )
         opened.callback(encoder.close)
+        methods = await asyncio.to_thread(
+            choose_methods,
+            settings.trainer_backend,
+            factors=settings.factors_model,
+            device=settings.torch_device,
+            precision=settings.torch_precision,
+            memory_bytes=int(settings.torch_memory_gib * 2**30),
+            dense_items=settings.training_dense_items,
+            threads=settings.training_threads,
+        )
         log = open_event_log(settings.event_log_url)
         opened.push_async_callback(log.close)
         await log.ensure_topics(default_specs())
@@ -161,7 +180,7 @@ async def run(settings: GpuWorkerSettings, stop: asyncio.Event) -> None:
                 folder / "training",
                 model_store_url=settings.model_store_url,
                 s3_endpoint_url=settings.s3_endpoint_url,
-                threads=settings.training_threads,
+                methods=methods,
             ),
             store=store,
             clock=SystemClock(),
@@ -178,5 +197,6 @@ async def run(settings: GpuWorkerSettings, stop: asyncio.Event) -> None:
             tasks.start(wiring.make_interaction_runner(schedule).run(stop), name="interactions")
             tasks.start(schedule.run(stop), name="schedule")
         server.set_serving(True)
-        encoder.load()
+        if isinstance(encoder, UseTextEncoder):  # the other one is loaded before it has an id
+            encoder.load()
         await stop.wait()

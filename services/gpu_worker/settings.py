@@ -5,9 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from gpu_worker.adapters.encoders import EncoderKind
-from gpu_worker.adapters.training_methods import TrainerBackend
-from gpu_worker.domain.training import FactorModelName, HoldOut, Precision
+from gpu_worker.domain.ports import EncoderKind
+from gpu_worker.domain.training import FactorModelName, HoldOut, Precision, TrainerBackend
 from servicekit.settings import ServiceSettings
 
 Count = Annotated[int, Field(ge=1)]
@@ -40,9 +39,9 @@ class GpuWorkerSettings(ServiceSettings):
     embedded_words: Count = 64
     """Of a text only so many words are read; about a millisecond for 20 of them."""
     encoder: EncoderKind = "auto"
-    """What makes vectors of texts: `use`, the Universal Sentence Encoder on the CPU; `sentence_transformers`, a model in
-    MODELS_DIR (needs the extra `torch`); `auto` is sentence_transformers when a GPU and a model are there. Vectors of
-    another encoder are not compared with those that are stored: embed the catalogue again after a change."""
+    """What makes vectors of texts: `use`, the Universal Sentence Encoder on the CPU; `sentence_transformers`, a model
+    in MODELS_DIR (needs the extra `torch`); `auto` is sentence_transformers when a GPU and a model are there. Vectors
+    of two encoders are never compared: after a change of encoder the catalogue must be embedded again."""
     models_dir: Path = Path("/models")
     """Folder below which the models of sentence-transformers lie."""
     encoder_model: str = ""
@@ -64,13 +63,13 @@ class GpuWorkerSettings(ServiceSettings):
     genre_attributes: tuple[str, ...] = ("genres", "genre")
     """Attributes whose texts are genres."""
     trainer_backend: TrainerBackend = "auto"
-    """What trains: `numpy`; `torch` (needs the extra of that name); `auto` is torch when a GPU is there or FACTORS_MODEL
-    needs it."""
+    """What trains: `numpy`; `torch` (needs the extra of that name); `auto` is torch when a GPU is there or the
+    factors need it."""
     factors_model: FactorModelName = "ials"
     """The model behind the factors: ials, or elsa, which needs torch."""
     training_dense_items: Count = 12_000
-    """So many items take part in EDLAE, the most popular ones; its matrix has 8 bytes for each pair of them, 1.1 GiB for
-    12,000 items, and numpy needs three of it, torch one."""
+    """So many items take part in EDLAE, the most popular ones; its matrix has 8 bytes for each pair of them, 1.1 GiB
+    for 12,000 items, and numpy needs three of it, torch one."""
     torch_device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """Where torch computes: cpu, cuda, cuda:1; `auto` is cuda where there is one."""
     torch_precision: Precision = "float64"

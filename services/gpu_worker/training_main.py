@@ -1,7 +1,7 @@
 """The training process, started by gpu_worker.
 
-`python -m gpu_worker.training_main JOB_FOLDER MODEL_STORE_URL S3_ENDPOINT_URL THREADS` says on standard output how it
-goes, one JSON object a line, and ends when its standard input closes.
+`python -m gpu_worker.training_main JOB_FOLDER MODEL_STORE_URL S3_ENDPOINT_URL METHODS` says on standard output how it
+goes, one JSON object a line, and ends when its standard input closes. METHODS is a MethodChoice in JSON.
 """
 
 import asyncio
@@ -15,8 +15,10 @@ from functools import partial
 from pathlib import Path
 
 from gpu_worker.adapters.model_stores import open_model_store
+from gpu_worker.adapters.training_methods import open_methods
 from gpu_worker.adapters.training_spool import read_job
 from gpu_worker.application.building import Train, build_version
+from gpu_worker.domain.training import MethodChoice
 from gpu_worker.training import train
 from servicekit.errors import FailedPreconditionError, ServiceError, StartupError
 from servicekit.logs import configure_logging
@@ -28,16 +30,16 @@ _STORE_WAIT_S = 60.0
 
 def main(arguments: Sequence[str], *, train_with: Train | None = None) -> int:
     """Train the job of the folder and give the exit code."""
-    folder, model_store_url, s3_endpoint_url, threads = arguments
+    folder, model_store_url, s3_endpoint_url, methods = arguments
     configure_logging("gpu_worker.training")
     os.nice(_NICENESS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    chosen = train_with or partial(train, threads=int(threads))
     opening = open_model_store(
         model_store_url, s3_endpoint_url=s3_endpoint_url, staging=Path(folder) / "staging", wait_s=_STORE_WAIT_S
     )
     try:
         with closing(asyncio.run(opening)) as store:
+            chosen = train_with or partial(train, methods=open_methods(MethodChoice(**json.loads(methods))))
             build_version(read_job(Path(folder)), train=chosen, store=store, progress=_tell)
     except ServiceError as error:
         _say({"error": error.code, "message": error.message})

@@ -83,7 +83,8 @@ class FolderModelStore:
         """See ModelStore."""
         folder = self._folder(tenant)
         found = folder.iterdir() if folder.is_dir() else ()
-        return sorted((path.name for path in found if is_version(path.name)), reverse=True)
+        whole = (path.name for path in found if is_version(path.name) and (path / MANIFEST).is_file())
+        return sorted(whole, reverse=True)
 
     def tenants(self) -> Sequence[str]:
         """See ModelStore."""

@@ -7,15 +7,18 @@ import shutil
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 from gpu_worker.adapters.training_spool import write_job
 from gpu_worker.domain.ports import TrainingJob
-from gpu_worker.domain.training import Progress
+from gpu_worker.domain.training import MethodChoice, Progress
 from servicekit.errors import InternalError, error_from_code
 
 _LONGEST_LINE = 1 << 20
+_REPRODUCIBLE = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""With another setting CUDA's linear algebra may sum in another order each time."""
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -29,7 +32,7 @@ class ProcessTrainer:
         spool: Where the job's folder is made; emptied at the start.
         model_store_url: Where the process leaves the version.
         s3_endpoint_url: Where S3 answers; empty for AWS.
-        threads: Of the linear algebra.
+        methods: What it computes with.
         command: The program and its first arguments.
     """
 
@@ -39,12 +42,12 @@ class ProcessTrainer:
         *,
         model_store_url: str,
         s3_endpoint_url: str = "",
-        threads: int,
+        methods: MethodChoice,
         command: Sequence[str] = (sys.executable, "-m", "gpu_worker.training_main"),
     ) -> None:
         self._spool = spool
         self._store = (model_store_url, s3_endpoint_url)
-        self._threads = threads
+        self._methods = methods
         self._command = tuple(command)
         shutil.rmtree(spool, ignore_errors=True)
 
@@ -63,12 +66,13 @@ class ProcessTrainer:
             *self._command,
             str(folder),
             *self._store,
-            str(self._threads),
+            json.dumps(asdict(self._methods)),
             stdin=PIPE,
             stdout=PIPE,
             env={
                 **os.environ,
-                **dict.fromkeys(_THREAD_VARIABLES, str(self._threads)),
+                **dict.fromkeys(_THREAD_VARIABLES, str(self._methods.threads)),
+                **_REPRODUCIBLE,
             },
             limit=_LONGEST_LINE,
         )

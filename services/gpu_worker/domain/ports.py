@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy.typing as npt
 
@@ -12,6 +12,7 @@ from gpu_worker.domain.versions import Active, Manifest
 from servicekit.arrays import Floats, Keys
 from servicekit.errors import ServiceError
 
+EncoderKind = Literal["auto", "use", "sentence_transformers"]
 LogPosition = Mapping[str, Mapping[str, int]]
 """The next offset to read by topic and partition."""
 
@@ -84,6 +85,14 @@ class TextEncoder(Protocol):
 
     async def encode(self, texts: Sequence[str]) -> Floats:
         """Give float32[n, D], of length 1; zeros for a text without words. Several callers at once are served."""
+        ...
+
+
+class ClosableEncoder(TextEncoder, Protocol):
+    """An encoder with threads of its own."""
+
+    def close(self) -> None:
+        """End the threads; what waits is dropped."""
         ...
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,39 @@ Progress = Callable[[str, float], None]
 """Told the stage for people and the part done, 0 to 1."""
 
 
+FactorModelName = Literal["ials", "elsa"]
+Precision = Literal["float64", "float32"]
+TrainerBackend = Literal["auto", "numpy", "torch"]
+
+
 class HoldOut(StrEnum):
     """Which interactions the blend is fitted and judged on."""
 
     TIME = "time"
     RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class MethodChoice:
+    """With what a training computes; the same choice, data and seed give the same model.
+
+    Args:
+        backend: What solves EDLAE and finds neighbours: numpy, or torch and faiss.
+        factors: The model behind the factors; elsa needs torch.
+        dense_items: So many items take part in EDLAE, the most popular ones.
+        threads: Of the linear algebra.
+        device: Of torch: "cpu", "cuda", "cuda:1".
+        precision: Of EDLAE on torch.
+        memory_bytes: A Gram matrix larger than this stays off torch's device and is solved in strips.
+    """
+
+    backend: Literal["numpy", "torch"] = "numpy"
+    factors: FactorModelName = "ials"
+    dense_items: int = 12_000
+    threads: int = 1
+    device: str = "cpu"
+    precision: Precision = "float64"
+    memory_bytes: int = 8 << 30
 
 
 @dataclass(frozen=True, slots=True)

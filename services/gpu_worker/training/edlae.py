@@ -12,23 +12,19 @@ import scipy.sparse as sp
 
 from gpu_worker.domain.training import ItemTable
 from gpu_worker.training.sequences import Sequences, tied_positions
-from gpu_worker.training.tables import table_of_sparse
+from gpu_worker.training.tables import best_of_rows, table_of_rows
 from servicekit.arrays import Floats, Keys
 
-MAX_DENSE_ITEMS = 12_000
-"""The Gram matrix is dense: 12,000 items are 1.1 GiB. Of a larger catalogue the most popular items take part; the
-others are reached through transitions, factors and content."""
-
-_LONGEST_SESSION_HISTORY = 500
+LONGEST_SESSION_HISTORY = 500
 """A user's newest items that enter the session kernel, whose cost is quadratic in them."""
 
 Gram = npt.NDArray[np.float64]
 
 
-def dense_items(sequences: Sequences) -> Keys:
-    """Give the sorted numbers of the items that take part."""
+def dense_items(sequences: Sequences, most: int) -> Keys:
+    """Give the sorted numbers of the items that take part: those with users, the most popular `most` of them."""
     popularity = sequences.popularity()
-    most_popular = np.argsort(-popularity, kind="stable")[:MAX_DENSE_ITEMS]
+    most_popular = np.argsort(-popularity, kind="stable")[:most]
     return np.sort(most_popular[popularity[most_popular] > 0.0])
 
 
@@ -52,7 +48,7 @@ def session_gram(sequences: Sequences, members: Keys, *, half_life_items: float)
     positions = tied_positions(sequences.times_s, sequences.users)
     gram = np.zeros((len(members), len(members)))
     for begin, end in zip(sequences.starts[:-1], sequences.starts[1:], strict=True):
-        begin = max(begin, end - _LONGEST_SESSION_HISTORY)  # noqa: PLW2901 - the newest part of the same history
+        begin = max(begin, end - LONGEST_SESSION_HISTORY)  # noqa: PLW2901 - the newest part of the same history
         rows = place[sequences.items[begin:end]]
         known = rows >= 0
         rows, where = rows[known], positions[begin:end][known]
@@ -77,10 +73,5 @@ def edlae(gram: Gram, *, ridge: float, dropout: float) -> Floats:
 
 def table_of_members(weights: Floats, members: Keys, n_items: int, neighbours: int) -> ItemTable:
     """Cut the members' weights down and number them by the whole catalogue."""
-    kept = min(neighbours, len(members))
-    columns = np.argpartition(-weights, kept - 1, axis=1)[:, :kept]
-    values = np.take_along_axis(weights, columns, axis=1).ravel()
-    rows = np.repeat(members, kept)
-    return table_of_sparse(
-        sp.csr_array((values, (rows, members[columns.ravel()])), shape=(n_items, n_items)), neighbours
-    )
+    columns, values = best_of_rows(weights, neighbours)
+    return table_of_rows(members, members[columns], values, n_items=n_items, neighbours=neighbours)

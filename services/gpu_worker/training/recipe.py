@@ -34,6 +34,7 @@ class Recipe:
         session_half_life_items: How far apart two items of a session count half.
         factors_regularization: Of iALS.
         factors_alpha: The confidence of iALS in what was touched.
+        factors_epochs: How often ELSA sees each user.
         sources: How each share weighs a history; scales are set in training.
     """
 
@@ -44,6 +45,7 @@ class Recipe:
     session_half_life_items: float = 2.0
     factors_regularization: float = 10.0
     factors_alpha: float = 1.0
+    factors_epochs: float = 15.0
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
 
     def with_half_life(self, source: str, half_life_items: float | None) -> "Recipe":
@@ -83,8 +85,16 @@ def starting_point(hold_out: HoldOut) -> Recipe:
     )
 
 
-def alternatives(hold_out: HoldOut) -> Sequence[tuple[str, Mapping[str, float]]]:
+def alternatives(hold_out: HoldOut, factor_model: str) -> Sequence[tuple[str, Mapping[str, float]]]:
     """Give what is tried, one after the other: the source that changes, and the new values."""
+    options = _alternatives(hold_out)
+    if factor_model == "ials":
+        return options
+    own = {"factors_regularization", "factors_alpha"}
+    return (*(option for option in options if own.isdisjoint(option[1])), ("factors", {"factors_epochs": 30.0}))
+
+
+def _alternatives(hold_out: HoldOut) -> Sequence[tuple[str, Mapping[str, float]]]:
     if hold_out is HoldOut.RANDOM:
         return (
             ("session", {"session_half_life_items": 2.0}),

@@ -1,7 +1,7 @@
 """One training run: learn on what is not held out, fit and judge the blend on the rest, learn again on everything."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -12,10 +12,10 @@ import scipy.sparse as sp
 from gpu_worker.domain.training import Factors, HoldOut, ItemTable, Progress, TrainedModel, TrainingData
 from gpu_worker.training import meta_paths
 from gpu_worker.training.blend import LOG_POPULARITY, Weights, cross_validate, fit
-from gpu_worker.training.content import content_table
-from gpu_worker.training.edlae import cooccurrence_gram, dense_items, edlae, session_gram, table_of_members
-from gpu_worker.training.factors import item_factors
+from gpu_worker.training.content import NEAR_DUPLICATE, content_table, near_duplicates
+from gpu_worker.training.edlae import dense_items
 from gpu_worker.training.histories import Queries, hold_out_at_random, hold_out_last
+from gpu_worker.training.methods import Methods
 from gpu_worker.training.metrics import K
 from gpu_worker.training.recipe import NEIGHBOURS, SHARES, TABLES, Recipe, alternatives, changed, starting_point
 from gpu_worker.training.scoring import (
@@ -28,24 +28,25 @@ from gpu_worker.training.scoring import (
     share_at,
 )
 from gpu_worker.training.sequences import Sequences, sequences_of
-from gpu_worker.training.tables import sparse_of
+from gpu_worker.training.tables import sparse_of, table_of_rows
 from gpu_worker.training.transitions import transition_table
 from servicekit.errors import FailedPreconditionError
 
 _LEAST_GAIN = 2e-4  # of NDCG@10; less is noise, and the simpler recipe stays
 _FALLBACK_ITEMS = 100
+_NAMED_DUPLICATES = 20
 _JUDGE = f"NDCG@{K}"
 
 
 class _Workshop:
     """Builds components from one set of histories; what a recipe does not change is built once."""
 
-    def __init__(self, data: TrainingData, sequences: Sequences, *, seed: int, threads: int) -> None:
+    def __init__(self, data: TrainingData, sequences: Sequences, *, seed: int, methods: Methods) -> None:
         self._data = data
         self._sequences = sequences.positive()
         self._seed = seed
-        self._threads = threads
-        self._members = dense_items(self._sequences)
+        self._methods = methods
+        self.members = dense_items(self._sequences, methods.max_dense_items)
         self._tables: dict[str, ItemTable] = {}
 
     def table(self, source: str, recipe: Recipe) -> ItemTable:
@@ -56,27 +57,39 @@ class _Workshop:
                     transition_table(self._sequences, NEIGHBOURS[source])
                     if source == "transition"
                     else content_table(
-                        self._data.item_keys, self._data.vector_keys, self._data.vectors, NEIGHBOURS[source]
+                        self._data.item_keys,
+                        self._data.vector_keys,
+                        self._data.vectors,
+                        NEIGHBOURS[source],
+                        self._methods.neighbours,
                     )
                 )
             return self._tables[source]
+        solver, kept = self._methods.edlae, NEIGHBOURS[source]
         if source == "session":
-            gram = session_gram(self._sequences, self._members, half_life_items=recipe.session_half_life_items)
-            weights = edlae(gram, ridge=recipe.session_ridge, dropout=recipe.session_dropout)
+            columns, values = solver.session(
+                self._sequences,
+                self.members,
+                half_life_items=recipe.session_half_life_items,
+                ridge=recipe.session_ridge,
+                dropout=recipe.session_dropout,
+                neighbours=kept,
+            )
         else:
-            gram = cooccurrence_gram(self._sequences, self._members)
-            weights = edlae(gram, ridge=recipe.cooccurrence_ridge, dropout=recipe.cooccurrence_dropout)
-        return table_of_members(weights, self._members, self._sequences.n_items, NEIGHBOURS[source])
+            columns, values = solver.cooccurrence(
+                self._sequences,
+                self.members,
+                ridge=recipe.cooccurrence_ridge,
+                dropout=recipe.cooccurrence_dropout,
+                neighbours=kept,
+            )
+        return table_of_rows(
+            self.members, self.members[columns], values, n_items=self._sequences.n_items, neighbours=kept
+        )
 
     def factors(self, recipe: Recipe) -> tuple[Any, Any]:
         """Learn the factors."""
-        return item_factors(
-            self._sequences,
-            regularization=recipe.factors_regularization,
-            alpha=recipe.factors_alpha,
-            seed=self._seed,
-            threads=self._threads,
-        )
+        return self._methods.factors.factors(self._sequences, recipe, seed=self._seed)
 
     def graph(self) -> sp.csr_array:
         """Relate items by meta-paths."""
@@ -99,7 +112,7 @@ class _Workshop:
         return np.log1p(self._sequences.popularity()).astype(np.float32)
 
 
-def train(data: TrainingData, *, hold_out: HoldOut, seed: int, progress: Progress, threads: int = 2) -> TrainedModel:
+def train(data: TrainingData, *, hold_out: HoldOut, seed: int, progress: Progress, methods: Methods) -> TrainedModel:
     """Train a model; the same data and seed give the same one.
 
     Args:
@@ -107,7 +120,7 @@ def train(data: TrainingData, *, hold_out: HoldOut, seed: int, progress: Progres
         hold_out: Which interactions the blend is fitted and the model judged on; the final model learns from all.
         seed: Seeds every random choice.
         progress: Told what is being done.
-        threads: For the factors; linear algebra follows its own environment.
+        methods: What computes.
 
     Raises:
         FailedPreconditionError: There is too little to learn from.
@@ -124,13 +137,15 @@ def train(data: TrainingData, *, hold_out: HoldOut, seed: int, progress: Progres
                 + ("two items" if hold_out is HoldOut.TIME else "four items")
             )
     with clock.stage("tables, factors and graph of the hold-out", 0.02):
-        workshop = _Workshop(data, kept, seed=seed, threads=threads)
+        workshop = _Workshop(data, kept, seed=seed, methods=methods)
         recipe = starting_point(hold_out)
         components = workshop.components(recipe)
         recipe = recipe.with_scales({name: measure_scale(name, components, queries, recipe) for name in SHARES})
     fold = generator.integers(0, 2, sequences.n_users)[queries.users]
     with clock.stage("settings", 0.3):
-        recipe, components, tried = _search(workshop, components, queries, recipe, fold, hold_out, clock)
+        recipe, components, tried = _search(
+            workshop, components, queries, recipe, fold, alternatives(hold_out, methods.factors.name), clock
+        )
     with clock.stage("blend", 0.7):
         pool = retrieve(components, queries, recipe)
         features = {name: share_at(name, components, queries, recipe, pool) for name in SHARES}
@@ -143,7 +158,7 @@ def train(data: TrainingData, *, hold_out: HoldOut, seed: int, progress: Progres
         for source in ("popularity", *SHARES):
             metrics[source] = rank_alone(source, components, queries, recipe)
     with clock.stage("final model", 0.8):
-        final = _Workshop(data, sequences, seed=seed, threads=threads)
+        final = _Workshop(data, sequences, seed=seed, methods=methods)
         tables = {source: (final.table(source, recipe), recipe.sources[source]) for source in TABLES}
         items, fold_in = final.factors(recipe)
         log_popularity = final.log_popularity()
@@ -168,7 +183,15 @@ def train(data: TrainingData, *, hold_out: HoldOut, seed: int, progress: Progres
             "held_out": int(queries.targets.nnz),
             "standard_errors": errors,
             "found_among_candidates": float(choices.chosen.sum() / max(queries.targets.nnz, 1)),
-            "dense_items": len(dense_items(sequences.positive())),
+            "methods": {
+                "edlae": methods.edlae.name,
+                "neighbours": methods.neighbours.name,
+                "factors": methods.factors.name,
+            },
+            "dense_items": len(final.members),
+            # The rest of these has no row in the tables of co-occurrence and session.
+            "items_with_users": int((final.log_popularity() > 0.0).sum()),
+            "near_duplicates": _describe_duplicates(data, tables["content"][0]),
             "recipe": asdict(recipe),
             "tried": tried,
             "importance": _importance(names, weights, spread),
@@ -183,7 +206,7 @@ def _search(
     queries: Queries,
     recipe: Recipe,
     fold: Any,
-    hold_out: HoldOut,
+    options: Sequence[tuple[str, Mapping[str, float]]],
     clock: "_Clock",
 ) -> tuple[Recipe, Components, list[dict[str, Any]]]:
     """Try one change after the other on the candidates of the starting point, keep those that help."""
@@ -196,7 +219,6 @@ def _search(
 
     best = judge(features)
     tried: list[dict[str, Any]] = [{"source": "", "values": {}, _JUDGE: best, "kept": True}]
-    options = alternatives(hold_out)
     for number, (source, values) in enumerate(options):
         clock.tell(f"settings: {source} {dict(values)}", 0.3 + 0.4 * number / len(options))
         candidate = changed(recipe, source, values)
@@ -215,6 +237,16 @@ def _most_popular(data: TrainingData, log_popularity: Any) -> list[dict[str, str
     ranked = np.argsort(-log_popularity, kind="stable")
     shown = [data.items[number] for number in ranked if data.items[number].recommendable][:_FALLBACK_ITEMS]
     return [{"item_type": item.item_type, "item_id": item.item_id} for item in shown]
+
+
+def _describe_duplicates(data: TrainingData, table: ItemTable) -> dict[str, Any]:
+    """Tell people which items of the catalogue look like one item twice."""
+    pairs = near_duplicates(table)
+    named = [
+        {"items": [[data.items[n].item_type, data.items[n].item_id] for n in pair], "similarity": similarity}
+        for *pair, similarity in pairs[:_NAMED_DUPLICATES]
+    ]
+    return {"from_similarity": NEAR_DUPLICATE, "pairs": len(pairs), "nearest": named}
 
 
 def _importance(names: Any, weights: Weights, spread: Weights) -> dict[str, float]:

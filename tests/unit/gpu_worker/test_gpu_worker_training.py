@@ -18,7 +18,7 @@ from gpu_worker.api import SERVICE_NAME
 from gpu_worker.application.building import Train, build_version
 from gpu_worker.bootstrap import Wiring
 from gpu_worker.domain.ports import Trainer, TrainingJob
-from gpu_worker.domain.training import Progress
+from gpu_worker.domain.training import MethodChoice, Progress
 from gpu_worker.settings import GpuWorkerSettings
 from recommendation.common.v1 import common_pb2
 from recommendation.events.v1 import events_pb2
@@ -176,7 +176,7 @@ class ProcessTraining:
         return ProcessTrainer(
             tmp_path / "spool",
             model_store_url=(tmp_path / "models").as_uri(),
-            threads=1,
+            methods=MethodChoice(),
             command=(sys.executable, str(BASELINE)),
         )
 

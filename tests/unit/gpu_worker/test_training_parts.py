@@ -6,10 +6,11 @@ import scipy.sparse as sp
 
 from gpu_worker.domain.training import SourceSettings, TrainingData, TrainingItem
 from gpu_worker.training import blend, meta_paths
-from gpu_worker.training.content import content_table
+from gpu_worker.training.content import content_table, near_duplicates
 from gpu_worker.training.edlae import cooccurrence_gram, dense_items, edlae, session_gram, table_of_members
 from gpu_worker.training.factors import item_factors
 from gpu_worker.training.histories import hold_out_at_random, hold_out_last
+from gpu_worker.training.methods import NumpyNeighbours
 from gpu_worker.training.metrics import ranking_metrics, top_hits
 from gpu_worker.training.sequences import Sequences, sequences_of, tied_positions
 from gpu_worker.training.tables import sparse_of, table_of_sparse
@@ -87,7 +88,7 @@ def test_dropout_adds_its_share_of_the_counts_to_the_ridge() -> None:
 
 def test_a_gram_matrix_counts_users() -> None:
     sequences = sequences_from([0, 1], [1, 0, 3], [3])
-    members = dense_items(sequences)
+    members = dense_items(sequences, 100)
     assert members.tolist() == [0, 1, 3]
     assert cooccurrence_gram(sequences, members).tolist() == [[2, 2, 1], [2, 2, 1], [1, 1, 2]]
 
@@ -135,18 +136,26 @@ def test_content_neighbours_are_the_exact_ones_without_the_item_itself() -> None
     generator = np.random.default_rng(2)
     vectors = generator.normal(size=(4, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    table = sparse_of(content_table(np.array([5, 10, 15, 20, 25]), np.array([5, 15, 20, 25]), vectors, 9)).toarray()
+    table = sparse_of(
+        content_table(np.array([5, 10, 15, 20, 25]), np.array([5, 15, 20, 25]), vectors, 9, NumpyNeighbours())
+    ).toarray()
     expected = np.zeros((5, 5))
     expected[np.ix_([0, 2, 3, 4], [0, 2, 3, 4])] = vectors @ vectors.T - np.eye(4)
     np.testing.assert_allclose(table, expected, atol=2e-3)
 
 
+def test_what_looks_like_one_item_twice_is_named_once() -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    vectors[3] = [0.995, 0.0999, 0.0, 0.0]
+    vectors = np.concatenate([vectors, vectors[1:2]])
+    table = content_table(np.arange(5), np.arange(5), vectors, 9, NumpyNeighbours())
+    assert near_duplicates(table) == [(1, 4, 1.0), (0, 3, pytest.approx(0.995, abs=1e-3))]
+
+
 def test_a_catalogue_without_vectors_has_an_empty_content_table() -> None:
-    assert content_table(np.array([1, 2]), np.empty(0, np.int64), np.empty((0, 8), np.float32), 9).indptr.tolist() == [
-        0,
-        0,
-        0,
-    ]
+    no_vectors = np.empty((0, 8), np.float32)
+    table = content_table(np.array([1, 2]), np.empty(0, np.int64), no_vectors, 9, NumpyNeighbours())
+    assert table.indptr.tolist() == [0, 0, 0]
 
 
 def test_factors_are_the_same_for_the_same_seed_and_zero_for_untouched_items() -> None:

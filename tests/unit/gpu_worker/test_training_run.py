@@ -7,8 +7,10 @@ import pytest
 
 from gpu_worker.domain.training import HoldOut, TrainedModel, TrainingData, TrainingItem
 from gpu_worker.training import train
+from gpu_worker.training.methods import numpy_methods
 from servicekit.errors import FailedPreconditionError
 
+METHODS = numpy_methods(threads=1, max_dense_items=1_000)
 N_ITEMS = 60
 GROUPS = 6  # users stay within a group of ten items and walk through it in order
 
@@ -41,7 +43,7 @@ def data() -> TrainingData:
 
 @cache
 def trained(hold_out: HoldOut, seed: int = 1) -> TrainedModel:
-    return train(data(), hold_out=hold_out, seed=seed, progress=lambda _stage, _part: None, threads=1)
+    return train(data(), hold_out=hold_out, seed=seed, progress=lambda _stage, _part: None, methods=METHODS)
 
 
 @pytest.mark.parametrize("hold_out", list(HoldOut))
@@ -58,7 +60,7 @@ def test_order_is_learned_from_the_time_hold_out() -> None:
 
 def test_the_same_seed_and_data_give_the_same_model() -> None:
     first = trained(HoldOut.TIME)
-    second = train(data(), hold_out=HoldOut.TIME, seed=1, progress=lambda _stage, _part: None, threads=1)
+    second = train(data(), hold_out=HoldOut.TIME, seed=1, progress=lambda _stage, _part: None, methods=METHODS)
     assert first.serving == second.serving
     assert first.metrics == second.metrics
     for name, (table, settings) in first.tables.items():
@@ -92,7 +94,7 @@ def test_factors_that_shrank_to_nothing_have_no_say() -> None:
         vector_keys=full.vector_keys,
         vectors=full.vectors,
     )
-    model = train(few, hold_out=HoldOut.TIME, seed=1, progress=lambda _stage, _part: None, threads=1)
+    model = train(few, hold_out=HoldOut.TIME, seed=1, progress=lambda _stage, _part: None, methods=METHODS)
     assert np.abs(model.factors.items).max() < 1e-6  # so it is on so little data
     assert model.factors.settings.scale == 0.0
     assert model.serving["weights"][model.serving["features"].index("sqrt(factors)")] == 0.0
@@ -100,7 +102,7 @@ def test_factors_that_shrank_to_nothing_have_no_say() -> None:
 
 def test_progress_only_grows() -> None:
     parts: list[float] = []
-    train(data(), hold_out=HoldOut.RANDOM, seed=2, progress=lambda _stage, part: parts.append(part), threads=1)
+    train(data(), hold_out=HoldOut.RANDOM, seed=2, progress=lambda _stage, part: parts.append(part), methods=METHODS)
     assert parts == sorted(parts)
     assert 0.0 <= parts[0] <= parts[-1] <= 1.0
 
@@ -118,4 +120,4 @@ def test_too_little_data_is_refused_with_what_is_needed() -> None:
         vectors=full.vectors,
     )
     with pytest.raises(FailedPreconditionError, match="at least one user"):
-        train(one, hold_out=HoldOut.TIME, seed=1, progress=lambda _stage, _part: None)
+        train(one, hold_out=HoldOut.TIME, seed=1, progress=lambda _stage, _part: None, methods=METHODS)
