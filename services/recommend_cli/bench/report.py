@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -15,7 +16,8 @@ _COLUMNS = ("answered/s", "p50 ms", "p99 ms", "CPU ms each", "wrong", "degraded"
 
 def report_tables(report: Mapping[str, Any]) -> RenderableType:
     """Lay the figures out, the answer to "how fast" last."""
-    freshness = report["freshness_ms"]
+    freshness, external = report["freshness_ms"], report["external_event_to_list_ms"]
+    ingest = report["ingest_events_per_s"]
     cpu_ms = report["personalised"][MOST]["cpu_ms"]
     recalls = ", ".join(f"{each['selectivity']:.0%}: {each['recall']:.3f}" for each in report["recall_at_10"])
     return Group(
@@ -27,9 +29,37 @@ def report_tables(report: Mapping[str, Any]) -> RenderableType:
         f"Recall@10 of the dense search by the share of items that pass the filter: {recalls}",
         f"Memory of all services: {sum(report['memory_bytes'].values()) / 1e6:,.0f} MB",
         f"From POST to the changed list: median {freshness['p50']:.1f} ms, p99 {freshness['p99']:.1f} ms",
+        f"From an outside producer's event to the changed list: median {external['p50']:.1f} ms, "
+        f"p99 {external['p99']:.1f} ms",
+        f"Events a second: {ingest['rest_bulk']:,.0f} over REST in bulk; an outside producer appends "
+        f"{ingest['appended']:,.0f}, of which {ingest['applied']:,.0f} are applied",
         f"[bold]Personalised at {MOST} connections: {report['personalised'][MOST]['rps']:,.0f} requests/s, "
         f"{report['ratio_to_hello']:.2f} of a bare FastAPI[/]",
     )
+
+
+def comparison_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Lay the figures of several kinds of stores side by side."""
+    table = Table("", box=SIMPLE_HEAD, title="By stores", title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+    for kind in measured:
+        table.add_column(kind, justify="right")
+
+    def row(name: str, *path: str, digits: int = 1) -> None:
+        cells = (reduce(lambda part, key: part.get(key, {}), path, figures) for figures in measured.values())
+        table.add_row(name, *(f"{cell:,.{digits}f}" if isinstance(cell, float) else "" for cell in cells))
+
+    closed = ("personalised", MOST)
+    row(f"personalised requests/s, {MOST} connections", *closed, "rps", digits=0)
+    row("their p50 ms", *closed, "p50_ms")
+    row("their p99 ms", *closed, "p99_ms")
+    for name in dict.fromkeys(name for each in measured.values() for name in each["personalised"][MOST]["cpu_ms"]):
+        row(f"CPU ms a request, {name}", *closed, "cpu_ms", name, digits=2)
+    for title, key in (("POST", "freshness_ms"), ("outside event", "external_event_to_list_ms")):
+        row(f"{title} to changed list, median ms", key, "p50")
+        row(f"{title} to changed list, p99 ms", key, "p99")
+    row("events/s over REST in bulk", "ingest_events_per_s", "rest_bulk", digits=0)
+    row("events/s through the log, applied", "ingest_events_per_s", "applied", digits=0)
+    return table
 
 
 def _closed_table(report: Mapping[str, Any]) -> Table:

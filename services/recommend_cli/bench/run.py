@@ -9,6 +9,7 @@ from urllib.parse import quote
 from rich.progress import Progress
 
 from recommend_cli.bench.answers import count_degraded, find_wrong_answers
+from recommend_cli.bench.events import EventBench, Item
 from recommend_cli.bench.freshness import BENCH_VISITOR, measure_freshness
 from recommend_cli.bench.load import LoadResult, Target, run_load
 from recommend_cli.bench.processes import CpuMeter
@@ -24,10 +25,12 @@ from recommend_cli.stack.folder import StackState
 from recommend_cli.stack.leftovers import process_of
 from recommend_cli.stack.plan import GATEWAY
 from recommend_cli.stack.usage import usage_of
+from servicekit.eventlog.port import EventLog
 
 CONNECTIONS: Final = (1, 16, 64)
 MOST: Final = str(max(CONNECTIONS))
 LIMIT: Final = 10
+MAX_LIMIT: Final = 100
 _WARM_UP_S: Final = 2.0
 _OPEN_LOOP_CONNECTIONS: Final = 256
 _FIRST_RATE: Final = 50.0
@@ -35,6 +38,7 @@ _RATE_GROWTH: Final = 2**0.5
 _MOST_RATES: Final = 16
 _OVERLOADED_MS: Final = 500.0  # at the 99th percentile: rising further would show the length of a queue
 _FRESHNESS_TRIES: Final = 200
+_EXTERNAL_TRIES: Final = 100
 _SEED: Final = 1
 """Shuffles the users, and draws the vectors of the recall."""
 
@@ -51,9 +55,12 @@ class Visitors:
 class Bench:
     """All measurements on one running stack with a model; `seconds` is how long each of them takes."""
 
-    def __init__(self, state: StackState, gateway: Gateway, api_key: str, *, seconds: float) -> None:
+    def __init__(
+        self, state: StackState, gateway: Gateway, log: EventLog, api_key: str, *, seconds: float
+    ) -> None:  # fmt: skip
         self._state = state
         self._gateway = gateway
+        self._log = log
         self._seconds = seconds
         host, _, port = state.replicas(GATEWAY)[0].endpoint.rpartition(":")
         self._target = Target(host, int(port), (authorization(api_key),))
@@ -74,6 +81,7 @@ class Bench:
             open_loop = await self._open_loop(requests, visitors, progress)
             freshness = await self._freshness(visitors, progress)
             recall = await self._recall(progress)
+            events = await self._events(progress)
         hello, personalised = closed
         return {
             "hello": hello,
@@ -82,6 +90,7 @@ class Bench:
             "ratio_to_hello": personalised[MOST]["rps"] / hello[MOST]["rps"],
             "freshness_ms": freshness,
             "recall_at_10": recall,
+            **events,
             "memory_bytes": {
                 name: usage_of(process_of(service)).memory_bytes for name, service in self._state.services.items()
             },
@@ -160,6 +169,25 @@ class Bench:
         return await measure_freshness(
             self._gateway, visitors.users, tries=_FRESHNESS_TRIES, on_try=lambda: progress.advance(task)
         )
+
+    async def _events(self, progress: Progress) -> dict[str, Any]:
+        """Write events in bulk and one by one, as the gateway's callers do and as outside producers do."""
+        task = progress.add_task("Events", total=2 + _EXTERNAL_TRIES)
+        popular = await self._gateway.trending(limit=MAX_LIMIT)
+        items = [Item(each.item_type, each.item_id) for each in popular.items]
+        bench = EventBench(self._state, self._gateway, self._log, items)
+        try:
+            external = await bench.external_to_list(tries=_EXTERNAL_TRIES, on_try=lambda: progress.advance(task))
+            over_rest = await bench.ingest_over_rest()
+            progress.advance(task)
+            from_log = await bench.ingest_from_log()
+            progress.advance(task)
+        finally:
+            await bench.erase()
+        return {
+            "external_event_to_list_ms": external,
+            "ingest_events_per_s": {"rest_bulk": over_rest, **from_log},
+        }
 
     async def _recall(self, progress: Progress) -> list[dict[str, float]]:
         task = progress.add_task("Recall of the dense search", total=1)

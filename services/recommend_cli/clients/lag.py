@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
+from recommend_cli.clients.metrics import read_metric
 from recommend_cli.stack.folder import ServiceState
-from recommend_cli.stack.ports import LOOPBACK
 
 _LAG_METRIC: Final = "kafka_consumer_lag"
 _MEASURED_EVERY_S: Final = 1.0  # by each consumer
@@ -28,21 +27,8 @@ async def wait_until_caught_up(
     await asyncio.sleep(2 * _MEASURED_EVERY_S)
     async with httpx.AsyncClient(trust_env=False) as client:
         while True:
-            lags = {name: await _lag(client, service) for name, service in services.items()}
+            lags = {name: round(await read_metric(client, process, _LAG_METRIC)) for name, process in services.items()}
             on_lag(lags)
             if not any(lags.values()):
                 return
             await asyncio.sleep(_POLL_S)
-
-
-async def _lag(client: httpx.AsyncClient, service: ServiceState) -> int:
-    answer = await client.get(f"http://{LOOPBACK}:{service.metrics_port}/metrics")
-    answer.raise_for_status()
-    return round(
-        sum(
-            sample.value
-            for family in text_string_to_metric_families(answer.text)
-            if family.name == _LAG_METRIC
-            for sample in family.samples
-        )
-    )
