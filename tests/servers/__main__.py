@@ -76,7 +76,6 @@ OF_SOME: dict[str, Callable[[Server], str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do one thing to the servers, side by side; 0 when all went well."""
-    logging.disable(logging.ERROR)  # the drivers tell of every attempt while a server starts
     servers = fleet(ServersSettings())
     parser = argparse.ArgumentParser(prog="servers", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -103,4 +102,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.ERROR)  # the drivers tell of every attempt while a server starts
     sys.exit(main())

@@ -39,6 +39,8 @@ class RedisServer(Server):
 
     def probe(self) -> None:
         from redis import Redis  # noqa: PLC0415 - see Server.probe
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+        from redis.retry import Retry  # noqa: PLC0415
 
-        with Redis(host=HOST, port=self.port, socket_timeout=5) as client:
+        with Redis(host=HOST, port=self.port, socket_timeout=5, retry=Retry(NoBackoff(), 0)) as client:
             client.ping()

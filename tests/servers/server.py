@@ -1,9 +1,9 @@
 """One server process on a folder and a port: started, stopped, killed, frozen, and found again by its pid file."""
 
+import os
 import random
 import signal
 import socket
-import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -57,7 +57,6 @@ class Server(ABC):
         self.folder = folder.absolute()
         self.port = port
         self.settings = settings
-        self._child: subprocess.Popen[bytes] | None = None
 
     # --- what a server is ---
 
@@ -76,9 +75,9 @@ class Server(ABC):
         The client is imported here and not above: every test run imports this module, and few ask a server.
         """
 
-    def environment(self) -> Mapping[str, str] | None:
-        """Give the environment of the process; None is this process's own."""
-        return None
+    def environment(self) -> Mapping[str, str]:
+        """Give the environment of the process."""
+        return os.environ
 
     # --- what can be done with it ---
 
@@ -144,7 +143,10 @@ class Server(ABC):
 
     def pause(self) -> None:
         """Freeze the process (SIGSTOP): connections stay open, nothing answers."""
-        self._must_run().suspend()
+        process = self._must_run()
+        process.suspend()
+        while process.status() != psutil.STATUS_STOPPED:
+            time.sleep(POLL_S)
 
     def resume(self) -> None:
         """Let a frozen process go on (SIGCONT)."""
@@ -164,16 +166,17 @@ class Server(ABC):
 
     def process(self) -> psutil.Process | None:
         """Give the running process, if there is one; a pid that another process has by now is none."""
-        if self._child is not None:
-            self._child.poll()  # takes the exit status, should it have ended
         try:
             pid, started = self._pid_file.read_text().split()
             process = psutil.Process(int(pid))
             if abs(process.create_time() - float(started)) > CLOCK_SLACK_S:
                 return None
-            return None if process.status() == psutil.STATUS_ZOMBIE else process
+            if process.status() == psutil.STATUS_ZOMBIE:
+                self._gone(process, within_s=0)
+                return None
         except (FileNotFoundError, psutil.NoSuchProcess):
             return None
+        return process
 
     def __enter__(self) -> Self:
         return self
@@ -196,18 +199,19 @@ class Server(ABC):
         return process
 
     def _spawn(self) -> None:
-        command = self.command()
-        with self.log.open("ab") as log:
-            self._child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env=self.environment(),
-                start_new_session=True,  # Ctrl-C at the terminal is not meant for it
-            )
-        self._pid_file.write_text(f"{self._child.pid} {psutil.Process(self._child.pid).create_time()}")
+        program, *arguments = self.command()
+        pid = os.posix_spawnp(  # and not Popen, whose object would have to live as long as the process
+            program,
+            [program, *arguments],
+            self.environment(),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,  # Ctrl-C at the terminal is not meant for it
+        )
+        self._pid_file.write_text(f"{pid} {psutil.Process(pid).create_time()}")
 
     def _wait_until_it_answers(self) -> None:
         patience = time.monotonic() + self.settings.start_wait_s
@@ -225,12 +229,9 @@ class Server(ABC):
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
 
     def _gone(self, process: psutil.Process, *, within_s: float) -> bool:
-        """Wait until the process has ended, and take its exit status when it is a child of ours."""
+        """Wait until the process has ended; should it be a child of ours, its exit status is taken."""
         try:
-            if self._child is not None and self._child.pid == process.pid:
-                self._child.wait(within_s)
-            else:
-                process.wait(within_s)
-        except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
+            process.wait(within_s)
+        except psutil.TimeoutExpired:
             return False
         return True
