@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from gpu_worker.adapters.bucket_model_store import BucketModelStore
 from gpu_worker.adapters.folder_model_store import FolderModelStore, folder_of_url
 from gpu_worker.domain.ports import ModelStore
-from servicekit.bucket import Bucket
 
 _SETTING = "MODEL_STORE_URL"
 
@@ -24,6 +22,10 @@ async def open_model_store(url: str, *, s3_endpoint_url: str, staging: Path, wai
     """
     if not url.startswith("s3:"):
         return FolderModelStore(folder_of_url(url))
+    # Here and not above: the driver takes a second to import, and a stack on folders shall not wait for that.
+    from gpu_worker.adapters.bucket_model_store import BucketModelStore  # noqa: PLC0415
+    from servicekit.bucket import Bucket  # noqa: PLC0415
+
     bucket = Bucket(url, setting=_SETTING, endpoint_url=s3_endpoint_url)
     try:
         await bucket.wait_until_usable(wait_s)
