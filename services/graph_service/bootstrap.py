@@ -1,11 +1,12 @@
 """Wires graph_service and runs it until it is told to stop."""
 
 import asyncio
-from contextlib import AsyncExitStack
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from graph_service.adapters.sqlite import SqliteGraphStore
 from graph_service.api import SERVICE_NAME, GraphServicer
 from graph_service.application.expansion import ExpansionRule
 from graph_service.application.filling import ListFiller
@@ -26,10 +27,13 @@ from servicekit.eventlog.runner import ConsumerRunner
 from servicekit.eventlog.topics import default_specs
 from servicekit.logs import get_logger
 from servicekit.metrics import serve_metrics
+from servicekit.migrations import MigrationTarget
 from servicekit.rpc.server import GrpcServer
 from servicekit.tasks import BackgroundTasks
 
-_MEMBER: Final = "graph_service"  # always the same, since only one process can have the SQLite file open
+if TYPE_CHECKING:
+    from graph_service.adapters.neo4j.client import Neo4jOptions
+
 _BUILT_IN_WEIGHTS: Final = {"view": 1.0, "like": 2.0, "add_to_cart": 3.0, "purchase": 5.0}
 _LOOK_S: Final = 0.02
 
@@ -50,10 +54,55 @@ class Graph:
         tasks.start(self.warmer.run(), name="warm the cache")
 
 
-def open_store(settings: GraphServiceSettings) -> SqliteGraphStore:
-    """Open the store that the settings name."""
+async def open_store(settings: GraphServiceSettings) -> GraphStore:
+    """Open the store that the settings name; the other one's driver is not even imported.
+
+    Raises:
+        StartupError: Neo4j refuses us, is not there in time, or its schema is behind.
+    """
+    if settings.graph_store_url:
+        from graph_service.adapters.neo4j.store import Neo4jGraphStore  # noqa: PLC0415 - see the docstring
+
+        return await Neo4jGraphStore.open(
+            _neo4j_options(settings), known_degrees=settings.neo4j_known_degrees, patience_s=settings.store_wait_s
+        )
+    from graph_service.adapters.sqlite import SqliteGraphStore  # noqa: PLC0415 - see the docstring
+
     path = settings.data_dir / "graph_service" / "graph.sqlite"
     return SqliteGraphStore(path, synchronous=settings.sqlite_synchronous)
+
+
+@asynccontextmanager
+async def migration_target(settings: GraphServiceSettings) -> AsyncIterator[MigrationTarget]:
+    """Connect to Neo4j in order to migrate its schema.
+
+    Raises:
+        StartupError: It refuses us or is not there in time.
+    """
+    from graph_service.adapters.neo4j.client import Neo4jClient  # noqa: PLC0415 - see open_store
+    from graph_service.adapters.neo4j.schema import Neo4jMigrationTarget  # noqa: PLC0415 - see open_store
+
+    client = Neo4jClient(_neo4j_options(settings))
+    try:
+        await client.wait_until_there(settings.store_wait_s)
+        yield Neo4jMigrationTarget(client)
+    finally:
+        await client.close()
+
+
+def _neo4j_options(settings: GraphServiceSettings) -> "Neo4jOptions":
+    from graph_service.adapters.neo4j.client import Neo4jOptions  # noqa: PLC0415 - see open_store
+
+    return Neo4jOptions(
+        settings.graph_store_url,
+        settings.neo4j_username,
+        settings.neo4j_password.get_secret_value(),
+        database=settings.neo4j_database,
+        pool_size=settings.neo4j_pool_size,
+        read_timeout_s=settings.neo4j_read_timeout_s,
+        write_timeout_s=settings.neo4j_write_timeout_s,
+        connect_timeout_s=settings.neo4j_connect_timeout_s,
+    )
 
 
 def make_graph(settings: GraphServiceSettings, store: GraphStore, clock: Clock) -> Graph:
@@ -95,6 +144,13 @@ def make_graph(settings: GraphServiceSettings, store: GraphStore, clock: Clock) 
     )
 
 
+def member_name(settings: GraphServiceSettings) -> str:
+    """Name this process in its consumer group: only one can have the SQLite file open, of others each has a host."""
+    if settings.consumer_member:
+        return settings.consumer_member
+    return f"{GROUP}-{socket.gethostname()}" if settings.graph_store_url else GROUP
+
+
 def make_server(settings: GraphServiceSettings, graph: Graph) -> GrpcServer:
     """Give the server of the use cases, not yet started."""
     return GrpcServer(
@@ -127,7 +183,7 @@ async def run(settings: GraphServiceSettings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as opened:
         log = open_event_log(settings.event_log_url)
         opened.push_async_callback(log.close)
-        store = open_store(settings)
+        store = await open_store(settings)
         opened.push_async_callback(store.close)
         graph = make_graph(settings, store, SystemClock())
         await log.ensure_topics(default_specs())
@@ -135,7 +191,7 @@ async def run(settings: GraphServiceSettings, stop: asyncio.Event) -> None:
         server = await opened.enter_async_context(make_server(settings, graph))
         opened.enter_context(serve_metrics(settings.metrics_port, settings.host))
         graph.start(tasks)
-        consumer = log.consumer(TOPICS, group=GROUP, member=_MEMBER)
+        consumer = log.consumer(TOPICS, group=GROUP, member=member_name(settings))
         applied = GraphConsumer(graph.use_cases, graph.reader)
         tasks.start(make_runner(settings, applied, log, consumer).run(stop), name="consumer")
         if not await _catch_up(log, consumer, applied, settings.ready_wait_s):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from servicekit.settings import ServiceSettings
 
@@ -16,8 +16,29 @@ class GraphServiceSettings(ServiceSettings):
 
     grpc_port: int = Field(default=50052, ge=0, le=65535)
     """Port of the gRPC server; 0 takes a free one."""
+    graph_store_url: str = Field(default="", pattern=r"^$|^(bolt|neo4j)(\+s|\+ssc)?://.+$")
+    """Where the graph is: `bolt://HOST:PORT` for one Neo4j, `neo4j://HOST:PORT` for a cluster, `+s` behind the scheme
+    for TLS; without it SQLite in the data folder."""
     sqlite_synchronous: Literal["full", "normal"] = "full"
     """Whether an applied change survives a power cut (full) or only a killed process (normal)."""
+
+    # Neo4j.
+    neo4j_username: str = "neo4j"
+    """Who we are to Neo4j."""
+    neo4j_password: SecretStr = SecretStr("")
+    """Its password."""
+    neo4j_database: Annotated[str, Field(min_length=1)] = "neo4j"
+    """Which of the server's databases; the graph fills it."""
+    neo4j_pool_size: Annotated[int, Field(ge=1, le=1_000)] = 16
+    """The most connections to each server."""
+    neo4j_read_timeout_s: Annotated[float, Field(gt=0.0)] = 10.0
+    """How long a read may take, its tries included; the server drops it then."""
+    neo4j_write_timeout_s: Annotated[float, Field(gt=0.0)] = 60.0
+    """How long a write may take, its tries included; the server drops it then."""
+    neo4j_connect_timeout_s: Annotated[float, Field(gt=0.0)] = 5.0
+    """How long a connection may take to be there, or to become free."""
+    neo4j_known_degrees: Count = 1_000_000
+    """Of so many items the number of users is remembered, some 100 bytes each."""
 
     # What becomes a node. A change holds for items written afterwards; replay `content.changed` for the others.
     person_attributes: tuple[str, ...] = ("directors", "director", "actors", "cast", "authors", "writers")
@@ -87,6 +108,9 @@ class GraphServiceSettings(ServiceSettings):
     """Lists of the most touched items that are computed before anybody asks."""
 
     # The event log.
+    consumer_member: Annotated[str, Field(max_length=200)] = ""
+    """This replica's name in its consumer group, the same after a restart and no other's; without it `graph_service`
+    with an embedded store and `graph_service-HOSTNAME` otherwise."""
     consumer_max_batch: Annotated[int, Field(ge=1, le=10_000)] = 5_000
     """The most records applied at once."""
     consumer_max_failures_in_a_row: Count = 100

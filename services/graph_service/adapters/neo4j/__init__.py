@@ -1,0 +1,1 @@
+"""The graph in Neo4j, shared by several replicas of the service."""

@@ -1,0 +1,101 @@
+"""The graph in Neo4j: what several replicas of the service share."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from graph_service.adapters.neo4j import writes
+from graph_service.adapters.neo4j.client import Neo4jClient, Neo4jOptions, Transaction
+from graph_service.adapters.neo4j.degrees import KnownDegrees
+from graph_service.adapters.neo4j.paths import read_paths
+from graph_service.adapters.neo4j.related import RelatedReader
+from graph_service.adapters.neo4j.schema import Neo4jMigrationTarget, migrations
+from graph_service.domain.graph import FilterableItem, ItemFacts, Keys, Mutation
+from graph_service.domain.ports import Applied, GraphPath, RelatedItems, RelatednessRule
+from servicekit.filters import AttributeValue
+from servicekit.migrations import check
+
+_NOTHING = Applied({}, frozenset(), {})
+
+
+class Neo4jGraphStore:
+    """A graph that several processes read and write; `open` makes one.
+
+    Args:
+        client: Closed with the store.
+        known_degrees: Of so many items the number of users is remembered, some 100 bytes each.
+    """
+
+    def __init__(self, client: Neo4jClient, *, known_degrees: int) -> None:
+        self._client = client
+        self._degrees = KnownDegrees(known_degrees)
+        self._related = RelatedReader(client, self._degrees)
+
+    @classmethod
+    async def open(cls, options: Neo4jOptions, *, known_degrees: int, patience_s: float) -> Self:
+        """Wait for the server and make sure that its schema is ours.
+
+        Raises:
+            StartupError: It refuses us, is not there in time, or its schema is behind.
+        """
+        client = Neo4jClient(options)
+        try:
+            await client.wait_until_there(patience_s)
+            await check(Neo4jMigrationTarget(client), migrations())
+        except BaseException:
+            await client.close()
+            raise
+        return cls(client, known_degrees=known_degrees)
+
+    async def apply(self, mutations: Sequence[Mutation]) -> Applied:
+        """See GraphStore."""
+        if not mutations:
+            return _NOTHING
+
+        async def work(transaction: Transaction) -> Applied:
+            row = await transaction.one("graph_state")
+            slot = row[0] if row else 0
+            return await writes.apply(transaction, slot, mutations)
+
+        applied = await self._client.write(work)
+        self._degrees.forget(applied.new_edges)
+        return applied
+
+    async def related(self, item_keys: Keys, rule: RelatednessRule) -> Sequence[RelatedItems]:
+        """See GraphStore."""
+        return await self._related.related(item_keys, rule)
+
+    async def facts(self, item_keys: Keys) -> Mapping[int, ItemFacts]:
+        """See GraphStore."""
+        rows = await self._collected("item_facts", keys=item_keys.tolist())
+        return {key: ItemFacts(tenant, from_ms, until_ms) for key, tenant, from_ms, until_ms in rows}
+
+    async def filterable(self, item_keys: Keys) -> Mapping[int, FilterableItem]:
+        """See GraphStore."""
+        rows = await self._collected("item_attributes", keys=item_keys.tolist())
+        return {
+            key: FilterableItem(item_type, created_at_ms, _attributes(attributes))
+            for key, item_type, created_at_ms, attributes in rows
+        }
+
+    async def paths(self, history_keys: Keys, item_keys: Keys, rule: RelatednessRule) -> Sequence[GraphPath]:
+        """See GraphStore."""
+        return await self._client.read(lambda transaction: read_paths(transaction, history_keys, item_keys, rule))
+
+    async def busiest_items(self, limit: int) -> Keys:
+        """See GraphStore."""
+        return np.array(await self._collected("busiest_items", limit=limit), dtype=np.int64)
+
+    async def close(self) -> None:
+        """See GraphStore."""
+        await self._client.close()
+
+    async def _collected(self, query: str, **parameters: Any) -> Sequence[Any]:
+        row = await self._client.read(lambda transaction: transaction.one(query, **parameters))
+        return row[0] if row else ()
+
+
+def _attributes(encoded: str) -> dict[str, AttributeValue]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(encoded).items()}

@@ -1,0 +1,4 @@
+// What nodes are called and how many items they have.
+UNWIND $keys AS key
+MATCH (node:Node {key: key})
+RETURN collect([node.key - $slot, node.name, node.degree]) AS nodes

@@ -1,0 +1,4 @@
+// How many items users took.
+UNWIND $keys AS key
+MATCH (user:User {key: key})
+RETURN collect(user.key - $slot) AS keys, collect(user.items) AS degrees

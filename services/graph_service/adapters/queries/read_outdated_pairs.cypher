@@ -1,0 +1,5 @@
+// What erased users did up to their erasure.
+UNWIND $rows AS row
+MATCH (:User {key: row.key})-[took:TOOK]->(:Item)
+WHERE took.at_ms <= row.until_ms
+RETURN collect([took.item, took.user, took.at_ms, took.weight]) AS pairs

@@ -1,0 +1,5 @@
+// Items with their newest users and their nodes; keys that nobody knows are missing.
+MATCH (graph:Graph {name: 'graph'})
+UNWIND $keys AS key
+MATCH (item:Item {key: key + graph.slot})
+RETURN graph.slot AS slot, collect([key, item.users, item.newest_users, item.nodes]) AS items

@@ -1,0 +1,4 @@
+// Up to when users are forgotten.
+UNWIND $rows AS row
+MATCH (user:User {key: row.key})
+SET user.erased_at_ms = row.until_ms

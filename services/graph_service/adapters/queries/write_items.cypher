@@ -1,0 +1,4 @@
+// Items' whole new states; a deleted one has no type.
+UNWIND $rows AS row
+MATCH (item:Item {key: row.key})
+SET item += row.state

@@ -1,0 +1,4 @@
+// What users took last.
+UNWIND $rows AS row
+MATCH (user:User {key: row.key})
+SET user.items = row.items, user.newest_items = row.newest_items, user.newest_at_ms = row.newest_at_ms
