@@ -27,43 +27,47 @@ def fleet(settings: ServersSettings) -> dict[str, Server]:
     return {server.name: server for server in servers}
 
 
+def _private() -> ServersSettings:
+    return ServersSettings(quick_start=True)
+
+
 def start_kafka(folder: Path, port: int = 0) -> KafkaServer:
     """Start a Kafka of one's own; port 0 takes a free one."""
-    server = KafkaServer(folder, port or free_port(), free_port(), ServersSettings())
+    server = KafkaServer(folder, port or free_port(), free_port(), _private())
     server.start()
     return server
 
 
 def start_cassandra(folder: Path, port: int = 0) -> CassandraServer:
     """Start a Cassandra of one's own; port 0 takes a free one."""
-    server = CassandraServer(folder, port or free_port(), free_port(), ServersSettings())
+    server = CassandraServer(folder, port or free_port(), free_port(), _private())
     server.start()
     return server
 
 
 def start_neo4j(folder: Path, port: int = 0) -> Neo4jServer:
     """Start a Neo4j of one's own, with a password of its own; port 0 takes a free one."""
-    server = Neo4jServer(folder, port or free_port(), ServersSettings())
+    server = Neo4jServer(folder, port or free_port(), _private())
     server.start()
     return server
 
 
 def start_redis(folder: Path, port: int = 0, arguments: Sequence[str] = ()) -> RedisServer:
     """Start a Redis of one's own, with more arguments if need be; port 0 takes a free one."""
-    server = RedisServer(folder, port or free_port(), ServersSettings(), arguments)
+    server = RedisServer(folder, port or free_port(), _private(), arguments)
     server.start()
     return server
 
 
 def start_qdrant(folder: Path, port: int = 0) -> QdrantServer:
     """Start a server of Qdrant's wire of one's own; port 0 takes a free one."""
-    server = QdrantServer(folder, port or free_port(), free_port(), ServersSettings())
+    server = QdrantServer(folder, port or free_port(), free_port(), _private())
     server.start()
     return server
 
 
 def start_s3(folder: Path, port: int = 0) -> S3Server:
     """Start an S3 server of one's own; port 0 takes a free one."""
-    server = S3Server(folder, port or free_port(), ServersSettings())
+    server = S3Server(folder, port or free_port(), _private())
     server.start()
     return server

@@ -11,6 +11,7 @@ from servers.machine import java
 from servers.server import Server
 
 TOOL_S = 120.0
+QUICK = "-XX:TieredStopAtLevel=1"  # only the compiler that is quick itself
 
 
 class JavaServer(Server):
@@ -28,6 +29,8 @@ class JavaServer(Server):
 
     def java(self, main: str, *arguments: str, options: Sequence[str] = (), classes: str = "") -> list[str]:
         """Give the command that runs a main class with a small heap that grows when it must."""
+        if self.settings.quick_start:
+            options = [QUICK, *options]
         memory = ["-Xms64m", f"-Xmx{self.heap_mb}m", "-Xss512k", "-XX:+UseSerialGC"]
         crash = [f"-XX:ErrorFile={self.folder}/crash-%p.log", f"-Djava.io.tmpdir={self._scratch}"]
         class_path = f"{classes}:{self.jars}/*" if classes else f"{self.jars}/*"
@@ -39,7 +42,7 @@ class JavaServer(Server):
         Raises:
             ServerError: It failed or took too long.
         """
-        command = self.java(main, *arguments, options=["-XX:TieredStopAtLevel=1"])
+        command = self.java(main, *arguments, options=[QUICK])
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, check=False, timeout=TOOL_S, env=environment, cwd=self.folder

@@ -56,6 +56,8 @@ class ServersSettings(BaseSettings):
     s3_port: int = Field(default=15555, ge=1, le=65535)
     """Port of the S3 server; it keeps everything in memory."""
 
+    quick_start: bool = False
+    """Start the Java servers for half the processor time; at length they are slower, so a bench wants it off."""
     start_wait_s: float = Field(default=120.0, gt=0.0)
     """Seconds that a server may take until it answers."""
     stop_grace_s: float = Field(default=30.0, ge=0.0)
