@@ -7,7 +7,7 @@ from typing import Final
 
 from recommend_cli.clients.gateway import Gateway
 from recommend_cli.clients.lag import wait_until_caught_up
-from recommend_cli.clients.services import TENANT, connected
+from recommend_cli.clients.services import connected
 from recommend_cli.clients.training import HoldOut, Trainer, Training
 from recommend_cli.clients.vectors import VectorIndex
 from recommend_cli.console import counting_progress, share_progress
@@ -60,7 +60,7 @@ async def wait_until_embedded(state: StackState, count: int) -> None:
         CommandError: Nothing was embedded for a minute.
     """
     async with connected(state, "vector_search") as channel:
-        index = VectorIndex(channel, TENANT)
+        index = VectorIndex(channel, state.tenant)
         with counting_progress() as progress:
             task = progress.add_task("Embedding", total=count)
             embedded, changed_at = 0, time.monotonic()
@@ -104,7 +104,7 @@ async def train_model(
             def show(stage: str, share: float) -> None:
                 progress.update(task, completed=share, description=f"Training: {stage}" if stage else "Training")
 
-            training = await Trainer(channel, TENANT).train(
+            training = await Trainer(channel, state.tenant).train(
                 hold_out=hold_out, seed=seed, activate=activate, on_progress=show
             )
             progress.update(task, completed=1.0, description="Training")

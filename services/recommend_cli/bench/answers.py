@@ -6,7 +6,6 @@ from typing import Final
 
 from recommend_cli.bench.load import LoadResult
 from recommend_cli.clients.gateway import read_list
-from recommend_cli.clients.services import TENANT
 from servicekit.identity import item_key
 
 _PERSONALIZED: Final = b"x-personalized: true"
@@ -19,6 +18,7 @@ def find_wrong_answers(
     touched: Mapping[str, frozenset[int]],
     trending: tuple[str, ...],
     *,
+    tenant: str,
     limit: int,
 ) -> Counter[str]:
     """Count what is wrong, each answer at its first fault; an answer may be as degraded as it says.
@@ -28,11 +28,12 @@ def find_wrong_answers(
         users: The user that each request number asked for.
         touched: The item keys that each user has touched, which must not come back.
         trending: The list of somebody unknown, which must not come either.
+        tenant: Whose users and items these are.
         limit: How many items each answer must have.
     """
     wrong: Counter[str] = Counter()
     for request, head, body in result.bodies():
-        fault = _fault(head, body, touched[users[request]], trending, limit)
+        fault = _fault(head, body, touched[users[request]], trending, tenant, limit)
         if fault:
             wrong[fault] += 1
     return wrong
@@ -43,7 +44,9 @@ def count_degraded(result: LoadResult) -> int:
     return sum(b'"degraded":[]' not in body for _, _, body in result.bodies())
 
 
-def _fault(head: bytes, body: bytes, touched: frozenset[int], trending: tuple[str, ...], limit: int) -> str:
+def _fault(
+    head: bytes, body: bytes, touched: frozenset[int], trending: tuple[str, ...], tenant: str, limit: int
+) -> str:
     if not head.startswith(_OK):
         return "no answer" if not head else f"status {head[9:12].decode()}"
     if _PERSONALIZED not in head.lower():
@@ -53,6 +56,6 @@ def _fault(head: bytes, body: bytes, touched: frozenset[int], trending: tuple[st
         return "too short" if answer.items else "empty"
     if answer.ids == trending:
         return "not personal"
-    if any(item_key(TENANT, item.item_type, item.item_id) in touched for item in answer.items):
+    if any(item_key(tenant, item.item_type, item.item_id) in touched for item in answer.items):
         return "seen items"
     return ""

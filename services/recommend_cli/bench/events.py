@@ -14,7 +14,6 @@ from google.protobuf.json_format import MessageToJson
 from recommend_cli.bench.freshness import BENCH_VISITOR, wait_until_changed
 from recommend_cli.clients.gateway import Gateway
 from recommend_cli.clients.metrics import read_metric
-from recommend_cli.clients.services import TENANT
 from recommend_cli.datasets.files import Record
 from recommend_cli.errors import CommandError
 from recommend_cli.loading import send_all
@@ -53,6 +52,7 @@ class EventBench:
 
     def __init__(self, state: StackState, gateway: Gateway, log: EventLog, items: Sequence[Item]) -> None:
         self._state = state
+        self._tenant = state.tenant
         self._gateway = gateway
         self._log = log
         self._items = items
@@ -94,9 +94,9 @@ class EventBench:
         for number in range(tries):
             visitor = self._new_visitor()
             first_seen = self._items[number % len(self._items)]
-            await self._gateway.append_interaction(_json_view(_view(visitor, first_seen)))
+            await self._gateway.append_interaction(_json_view(self._view(visitor, first_seen)))
             first = (await self._gateway.recommend(visitor)).items[0]
-            view = _view(visitor, Item(first.item_type, first.item_id))
+            view = self._view(visitor, Item(first.item_type, first.item_id))
             started = time.perf_counter()
             await producer.append([_record(view, as_json=number % 2 == 0)])
             await wait_until_changed(self._gateway, visitor, first.item_id, since=started)
@@ -108,19 +108,30 @@ class EventBench:
         """Take back what the visitors did."""
         now_ms = time.time_ns() // 1_000_000
         events = [
-            events_pb2.UserErased(event_id=uuid4().hex, occurred_at_ms=now_ms, tenant=TENANT, user_id=visitor)
+            events_pb2.UserErased(event_id=uuid4().hex, occurred_at_ms=now_ms, tenant=self._tenant, user_id=visitor)
             for visitor in self._visitors
         ]
         await self._log.producer().append(
-            [NewRecord(USER_ERASED, f"{TENANT}/{event.user_id}", event.SerializeToString()) for event in events]
+            [NewRecord(USER_ERASED, f"{event.tenant}/{event.user_id}", event.SerializeToString()) for event in events]
         )
 
     def _views(self, count: int) -> list[events_pb2.InteractionRecorded]:
         visitors = [self._new_visitor() for _ in range(_VISITORS)]
         return [
-            _view(visitors[number % _VISITORS], self._items[number // _VISITORS % len(self._items)])
+            self._view(visitors[number % _VISITORS], self._items[number // _VISITORS % len(self._items)])
             for number in range(count)
         ]
+
+    def _view(self, visitor: str, item: Item) -> events_pb2.InteractionRecorded:
+        return events_pb2.InteractionRecorded(
+            event_id=uuid4().hex,
+            occurred_at_ms=time.time_ns() // 1_000_000,
+            tenant=self._tenant,
+            user_id=visitor,
+            item_type=item.item_type,
+            item_id=item.item_id,
+            interaction_type="view",
+        )
 
     def _new_visitor(self) -> str:
         self._visitors.append(f"{BENCH_VISITOR}{uuid4().hex[:12]}")
@@ -141,18 +152,6 @@ class EventBench:
             await asyncio.sleep(_POLL_S)
             before, applied = applied, await self._applied(client)
             moved = time.monotonic() if applied > before else moved
-
-
-def _view(visitor: str, item: Item) -> events_pb2.InteractionRecorded:
-    return events_pb2.InteractionRecorded(
-        event_id=uuid4().hex,
-        occurred_at_ms=time.time_ns() // 1_000_000,
-        tenant=TENANT,
-        user_id=visitor,
-        item_type=item.item_type,
-        item_id=item.item_id,
-        interaction_type="view",
-    )
 
 
 def _record(view: events_pb2.InteractionRecorded, *, as_json: bool) -> NewRecord:

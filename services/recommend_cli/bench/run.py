@@ -16,7 +16,7 @@ from recommend_cli.bench.processes import CpuMeter
 from recommend_cli.bench.yardstick import hello_served
 from recommend_cli.clients.gateway import Gateway, authorization
 from recommend_cli.clients.profiles import read_touched_items
-from recommend_cli.clients.services import TENANT, connected
+from recommend_cli.clients.services import connected
 from recommend_cli.clients.vectors import VectorIndex
 from recommend_cli.console import share_progress
 from recommend_cli.environment import describe_environment
@@ -47,6 +47,7 @@ _SEED: Final = 1
 class Visitors:
     """Who asks: the users in the order of the requests, what each has touched, and what a stranger gets."""
 
+    tenant: str
     users: Sequence[str]
     touched: dict[str, frozenset[int]]
     trending: tuple[str, ...]
@@ -99,13 +100,13 @@ class Bench:
 
     async def _visitors(self) -> Visitors:
         async with connected(self._state, "vector_search") as channel:
-            if not (await VectorIndex(channel, TENANT).describe()).version:
+            if not (await VectorIndex(channel, self._state.tenant).describe()).version:
                 raise CommandError("No model serves on this stack", hint="`make demo ONCE=1` loads data and trains one")
         async with connected(self._state, "profile_store") as channel:
-            touched = await read_touched_items(channel, TENANT)
+            touched = await read_touched_items(channel, self._state.tenant)
         users = [user for user, items in touched.items() if items and not user.startswith(BENCH_VISITOR)]
         random.Random(_SEED).shuffle(users)
-        return Visitors(users, touched, (await self._gateway.trending(limit=LIMIT)).ids)
+        return Visitors(self._state.tenant, users, touched, (await self._gateway.trending(limit=LIMIT)).ids)
 
     async def _closed_loops(
         self, requests: Sequence[str], visitors: Visitors, progress: Progress
@@ -192,7 +193,7 @@ class Bench:
     async def _recall(self, progress: Progress) -> list[dict[str, float]]:
         task = progress.add_task("Recall of the dense search", total=1)
         async with connected(self._state, "vector_search") as channel:
-            measured = await VectorIndex(channel, TENANT).measure_recall(seed=_SEED)
+            measured = await VectorIndex(channel, self._state.tenant).measure_recall(seed=_SEED)
         progress.advance(task)
         return [asdict(each) for each in measured]
 
@@ -209,5 +210,7 @@ def _speed(result: LoadResult) -> dict[str, float]:
 
 def _verdict(result: LoadResult, visitors: Visitors) -> dict[str, Any]:
     """Say how many answers were wrong, why, and how many said that they lack something."""
-    wrong = find_wrong_answers(result, visitors.users, visitors.touched, visitors.trending, limit=LIMIT)
+    wrong = find_wrong_answers(
+        result, visitors.users, visitors.touched, visitors.trending, tenant=visitors.tenant, limit=LIMIT
+    )
     return {"wrong_answers": wrong.total(), "wrong_because": dict(wrong), "degraded": count_degraded(result)}

@@ -2,15 +2,11 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
 
 from recommend_cli.errors import CommandError
 from recommend_cli.stack.folder import StackState
 from servicekit.errors import ServiceError
 from servicekit.rpc.client import RpcChannel
-
-TENANT: Final = "default"
-"""The tenant whose API key `up` prints."""
 
 
 @asynccontextmanager

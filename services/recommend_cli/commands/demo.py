@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from recommend_cli.clients.gateway import Gateway
-from recommend_cli.clients.services import TENANT, connected
+from recommend_cli.clients.services import connected
 from recommend_cli.clients.training import HoldOut, Trainer
 from recommend_cli.commands.stack import show_addresses
 from recommend_cli.console import OUT
@@ -96,4 +96,4 @@ async def _fill(state: StackState, gateway: Gateway, stores: Stores, cache_dir: 
 
 async def _has_model(state: StackState) -> bool:
     async with connected(state, "gpu_worker") as channel:
-        return any(model.active for model in await Trainer(channel, TENANT).models())
+        return any(model.active for model in await Trainer(channel, state.tenant).models())

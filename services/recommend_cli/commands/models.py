@@ -10,7 +10,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from recommend_cli.clients.services import TENANT, connected
+from recommend_cli.clients.services import connected
 from recommend_cli.clients.training import HoldOut, Model, Trainer, Training
 from recommend_cli.commands.data import gateway_of
 from recommend_cli.console import OUT
@@ -104,17 +104,20 @@ async def _train(data_dir: Path, hold_out: HoldOut, seed: int, *, activate: bool
 
 
 async def _models(data_dir: Path) -> list[Model]:
-    async with connected(running_stack(data_dir), "gpu_worker") as channel:
-        return list(await Trainer(channel, TENANT).models())
+    state = running_stack(data_dir)
+    async with connected(state, "gpu_worker") as channel:
+        return list(await Trainer(channel, state.tenant).models())
 
 
 async def _activate(data_dir: Path, version: str, *, force: bool) -> str:
-    async with connected(running_stack(data_dir), "gpu_worker") as channel:
+    state = running_stack(data_dir)
+    async with connected(state, "gpu_worker") as channel:
         with OUT.status("Activating"):
-            return await Trainer(channel, TENANT).activate(version, force=force)
+            return await Trainer(channel, state.tenant).activate(version, force=force)
 
 
 async def _roll_back(data_dir: Path) -> str:
-    async with connected(running_stack(data_dir), "gpu_worker") as channel:
+    state = running_stack(data_dir)
+    async with connected(state, "gpu_worker") as channel:
         with OUT.status("Rolling back"):
-            return await Trainer(channel, TENANT).roll_back()
+            return await Trainer(channel, state.tenant).roll_back()

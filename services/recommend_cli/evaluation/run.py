@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from recommend_cli.clients.gateway import Gateway
-from recommend_cli.clients.services import TENANT, connected
+from recommend_cli.clients.services import connected
 from recommend_cli.clients.vectors import VectorIndex
 from recommend_cli.console import OUT, counting_progress
 from recommend_cli.datasets.files import Record
@@ -109,7 +109,7 @@ async def _run_seed(
             if not training.activated:
                 raise CommandError(f"The model was not activated: {training.message}")
             async with connected(state, "vector_search") as channel:
-                sources = (await VectorIndex(channel, TENANT).describe()).sources
+                sources = (await VectorIndex(channel, state.tenant).describe()).sources
             asked = await _ask(protocol, gateway, sources, _examined(ratings, split, shift_ms))
     systems = dict(asked.predictions)
     systems[POPULARITY] = list(popularity_predictions(ratings, split, popularity, one_by_one=protocol.replayed))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from recommend_cli.errors import CommandError
-from recommend_cli.stack.stores import StoreKind, Stores, open_stores
+from recommend_cli.stack.stores import DEFAULT_TENANT, StoreKind, Stores, open_stores
 
 LOG_TAIL_LINES: Final = 15
 _LOG_LINE_LENGTH: Final = 2_000
@@ -38,8 +38,8 @@ class ServiceState:
 class StackState:
     """A stack as other commands see it. `started_at` are psutil's creation times, which tell a reused pid.
 
-    `urls` are those of the gateways, `settings_file` names the stores, empty for embedded ones; `services` are the
-    processes by name, which for one replica is the service's.
+    `urls` are those of the gateways, `settings_file` names the stores, empty for embedded ones; `tenant` is whose API
+    key `up` prints; `services` are the processes by name, which for one replica is the service's.
     """
 
     supervisor_pid: int
@@ -48,6 +48,7 @@ class StackState:
     urls: tuple[str, ...]
     auth: bool
     settings_file: str = ""
+    tenant: str = DEFAULT_TENANT
     services: dict[str, ServiceState] = field(default_factory=dict)
 
     @property

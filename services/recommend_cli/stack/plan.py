@@ -126,6 +126,7 @@ def stack_environment(stores: Stores) -> dict[str, str]:
         "DATA_DIR": str(stores.data_dir),
         "EVENT_LOG_URL": stores.event_log_url,
         "MODEL_STORE_URL": stores.model_store_url,
+        "TENANT": stores.tenant,
         "HOST": LOOPBACK,
         "SHUTDOWN_GRACE_S": "3",
         "GIT_REVISION": code_revision(),

@@ -14,6 +14,7 @@ from recommend_cli.errors import CommandError
 SERVERS_FILE: Final = Path(".cache/servers/stores.env")
 """What `make servers` writes."""
 
+DEFAULT_TENANT: Final = "default"
 _NAMESPACE: Final = "NAMESPACE"
 _LINE: Final = re.compile(r"(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)")
 _ONE_PROCESS_UNLESS: Final = ("PROFILE_STORE_URL", "GRAPH_STORE_URL")
@@ -41,6 +42,11 @@ class Stores:
     file: Path | None
     settings: Mapping[str, str] = field(repr=False)  # with passwords
     data_dir: Path
+
+    @property
+    def tenant(self) -> str:
+        """Whose data the gateway serves to callers with the stack's key."""
+        return self.settings.get("TENANT") or DEFAULT_TENANT
 
     @property
     def event_log_url(self) -> str:

@@ -66,6 +66,7 @@ class Supervisor:
             urls=plan.urls,
             auth=plan.auth,
             settings_file=str(plan.stores.file or ""),
+            tenant=plan.stores.tenant,
         )
 
     @property

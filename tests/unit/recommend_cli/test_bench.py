@@ -9,7 +9,6 @@ import pytest
 
 from recommend_cli.bench.answers import count_degraded, find_wrong_answers
 from recommend_cli.bench.load import LoadResult, Target, run_load
-from recommend_cli.clients.services import TENANT
 from servicekit.identity import item_key
 
 _Answer = Callable[[str], Awaitable[bytes]]
@@ -101,7 +100,7 @@ async def test_lost_connections_are_failures() -> None:
     assert b"" in result.answers
 
 
-_SEEN = item_key(TENANT, "film", "seen")
+_SEEN = item_key("tenant", "film", "seen")
 
 
 def _list(ids: Sequence[str], *, degraded: Sequence[str] = ()) -> bytes:
@@ -131,7 +130,7 @@ def _answer(ids: Sequence[str], *, degraded: Sequence[str] = ()) -> bytes:
 )
 def test_wrong_answers_are_found(answer: bytes, fault: str) -> None:
     result = LoadResult(np.array([0]), np.array([0.0]), np.array([1.0]), [answer], 0.0)
-    wrong = find_wrong_answers(result, ["u"], {"u": frozenset([_SEEN])}, ("x", "y"), limit=2)
+    wrong = find_wrong_answers(result, ["u"], {"u": frozenset([_SEEN])}, ("x", "y"), tenant="tenant", limit=2)
     assert dict(wrong) == ({fault: 1} if fault else {})
 
 

@@ -55,8 +55,10 @@ def test_each_data_folder_has_a_name_of_its_own_in_shared_stores(tmp_path: Path,
     }
     assert len(names) == 2
     assert all(name.startswith("stack_") for name in names)
-    settings_file.write_text(SHARED + "NAMESPACE=ours\n")
-    settings = open_stores(tmp_path / "first", file=settings_file).settings
+    settings_file.write_text(SHARED + "NAMESPACE=ours\nTENANT=${NAMESPACE}\n")
+    stores = open_stores(tmp_path / "first", file=settings_file)
+    settings = stores.settings
+    assert stores.tenant == "ours"
     assert settings["PROFILE_STORE_URL"] == "cql://10.0.0.1:9042/ours"
     assert "NAMESPACE" not in settings
 
