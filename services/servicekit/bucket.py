@@ -249,4 +249,5 @@ def _errors(name: str) -> Iterator[None]:
         yield
     except tuple(kind for kind, _ in ERRORS) as error:
         ours = next(ours for kind, ours in ERRORS if isinstance(error, kind))
-        raise ours(f"{name}: {str(error) or type(error).__name__}") from error
+        what = "no answer in time" if ours is DeadlineExceededError else str(error) or type(error).__name__
+        raise ours(f"{name}: {what}") from error
