@@ -19,6 +19,7 @@ from graph_service.domain.graph_cache import GraphCache
 from graph_service.domain.ports import GraphStore, RelatednessRule
 from graph_service.domain.related_lists import FreshnessRule
 from graph_service.settings import GraphServiceSettings
+from graph_service.warm import warm
 from recommendation.graph_service.v1 import graph_service_pb2_grpc as pb_grpc
 from servicekit.clock import Clock, SystemClock
 from servicekit.eventlog.open import open_event_log
@@ -187,6 +188,7 @@ async def run(settings: GraphServiceSettings, stop: asyncio.Event) -> None:
         opened.push_async_callback(store.close)
         graph = make_graph(settings, store, SystemClock())
         await log.ensure_topics(default_specs())
+        await asyncio.to_thread(warm)
         tasks = await opened.enter_async_context(BackgroundTasks(stop))
         server = await opened.enter_async_context(make_server(settings, graph))
         opened.enter_context(serve_metrics(settings.metrics_port, settings.host))

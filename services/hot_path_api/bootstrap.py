@@ -24,8 +24,9 @@ from hot_path_api.application.health import Health
 from hot_path_api.application.idempotency import RepeatedWrites
 from hot_path_api.application.interaction_types import KnownInteractionTypes
 from hot_path_api.application.models import ServingModels
-from hot_path_api.application.pipeline import Limits, Pipeline
+from hot_path_api.application.pipeline import Pipeline
 from hot_path_api.application.popularity import PopularityLists
+from hot_path_api.application.retrieval import Limits, Retrieval
 from hot_path_api.application.selector import Selector
 from hot_path_api.application.served import ServedLists
 from hot_path_api.application.similar import SimilarItems, TextSearch
@@ -125,13 +126,11 @@ async def gateway(
             channels[name] = await stack.enter_async_context(RpcChannel(endpoint, name=name, breaker=_breaker(name)))
             peers[name] = GrpcPeer(await stack.enter_async_context(RpcChannel(endpoint, name=f"{name}.health")))
         in_flight = settings.batches_in_flight
-        profiles = ProfileStoreClient(
-            channels["profile_store"], history_limit=settings.history_limit, in_flight=in_flight
-        )
+        profiles = ProfileStoreClient(channels["profile_store"], history_limit=settings.history_limit)
         index = VectorSearchClient(channels["vector_search"], in_flight=in_flight)
-        graph = GraphServiceClient(channels["graph_service"], in_flight=in_flight, candidates=settings.graph_candidates)
+        graph = GraphServiceClient(channels["graph_service"], candidates=settings.graph_candidates)
         encoder = GpuWorkerClient(channels["gpu_worker"])
-        for client in (profiles, index, graph, encoder):
+        for client in (profiles, index, encoder):
             stack.push_async_callback(client.close)
 
         catalogue = Catalogue(profiles, capacity=settings.item_cache_size, timeout_s=_READ_S)
@@ -144,16 +143,20 @@ async def gateway(
         stock = Stock(profiles, clock=clock, timeout_s=_READ_S)
         repeated: RepeatedWrites[Answer] = RepeatedWrites()
         timeouts = WriteTimeouts()
+        limits = Limits(budget_s=settings.time_budget_ms / 1000, candidates=settings.candidates)
+        retrieval = Retrieval(
+            profiles, (VectorSource(index), GraphSource(graph)), clock=clock, limits=limits, in_flight=in_flight
+        )
+        stack.push_async_callback(retrieval.close)
         pipeline = Pipeline(
-            profiles=profiles,
-            sources=(VectorSource(index), GraphSource(graph)),
+            retrieval=retrieval,
             trending=TrendingSource(PopularityLists(profiles, stock, length=_POPULAR_ITEMS, timeout_s=_READ_S)),
             models=models,
             selector=selector,
             descriptions=Descriptions(selector, Explanations(index, graph, selector)),
             served=served,
             clock=clock,
-            limits=Limits(budget_s=settings.time_budget_ms / 1000, candidates=settings.candidates),
+            limits=limits,
         )
         app = create_app(
             [

@@ -5,12 +5,11 @@ What it compiles goes to numba's cache, beside the modules or in NUMBA_CACHE_DIR
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 
 from servicekit.clock import SystemClock
+from servicekit.compiled import quickly_loaded
 from vector_search.domain.catalogue import Catalogue
 from vector_search.domain.items import ItemState
 from vector_search.domain.model import UNTRAINED_MODEL
@@ -20,21 +19,8 @@ from vector_search.domain.retrieval import Retriever, UserQuery
 
 def warm() -> None:
     """Call every kernel once, with arrays of the types that serving uses."""
-    with _without("scipy.linalg"):
+    with quickly_loaded():
         _call_all()
-
-
-@contextmanager
-def _without(module: str) -> Iterator[None]:
-    """Hide a module that nobody has imported yet: numba loads all of it to see whether there is linear algebra."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]  # the documented way to say that it cannot be imported
-    try:
-        yield
-    finally:
-        del sys.modules[module]
 
 
 def _call_all() -> None:

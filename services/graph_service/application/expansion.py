@@ -2,30 +2,31 @@
 
 import asyncio
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from graph_service.application.filling import MARGIN_S, ListFiller
 from graph_service.application.queries import Expansion
-from graph_service.domain.composition import Candidates, Packed, Sums, best
+from graph_service.domain.composition import Candidates, Packed, Wish
 from graph_service.domain.graph import Keys
 from graph_service.domain.graph_cache import Contents, GraphCache
-from graph_service.domain.item_table import PASSES, UNKNOWN
+from graph_service.domain.item_table import FAILS, PASSES, UNKNOWN
 from graph_service.domain.ports import GraphStore
 from graph_service.domain.related_lists import PathWeights, RelatedList
-from graph_service.domain.relatedness import Doubles, Indices
+from graph_service.domain.relatedness import Doubles
 from servicekit.clock import Clock
 from servicekit.deadline import remaining_s
 from servicekit.errors import DeadlineExceededError, ServiceError
 from servicekit.filters import Filter
 
-USERS_BETWEEN_TURNS = 16
-"""After so many users the event loop gets a turn: they take some 2 ms."""
-
 JUDGED_AT_ONCE = 512
-"""How many of the best candidates meet a new filter first; the rest only when too few of them pass."""
+"""How many of a user's best candidates meet a new filter first; the rest only when too few of them pass."""
+
+
+_NOBODY = Candidates(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +61,12 @@ class _Batch:
         lists: The related lists of all their history items.
         late: Why an item has none.
         packed: The lists under the weights met so far.
-        now_ms: One moment for all.
     """
 
     contents: Contents
     lists: Mapping[int, RelatedList]
     late: Mapping[int, ServiceError]
     packed: dict[tuple[PathWeights, int | None], dict[int, Packed]]
-    now_ms: int
 
 
 class Expander:
@@ -81,6 +80,7 @@ class Expander:
         self._filler = filler
         self._rule = rule
         self._decay = rule.decay()
+        self._places = np.arange(rule.history_items, dtype=np.int32)
         self._clock = clock
 
     async def expand(self, queries: Sequence[Expansion]) -> list[Candidates | ServiceError]:
@@ -89,37 +89,44 @@ class Expander:
         keys = {key for history in histories for key in history}
         late = await self._filler.provide(keys)
         contents = self._cache.contents
-        batch = _Batch(contents, contents.lists.use(keys), late, {}, self._clock.now_ms())
-        answers: list[Candidates | ServiceError] = []
-        for number, (query, history) in enumerate(zip(queries, histories, strict=True), start=1):
+        batch = _Batch(contents, contents.lists.use(keys), late, {})
+        answers: list[Candidates | ServiceError] = [_NOBODY] * len(queries)
+        groups: defaultdict[tuple[str, Filter], list[tuple[int, Wish]]] = defaultdict(list)
+        for number, (query, history) in enumerate(zip(queries, histories, strict=True)):
+            wish = self._wish(query, history, batch)
+            if isinstance(wish, Wish):
+                groups[query.tenant, query.conditions].append((number, wish))
+            elif wish is not None:
+                answers[number] = wish
+        now_ms = self._clock.now_ms()
+        for (tenant, conditions), members in groups.items():
+            wishes = [wish for _, wish in members]
             try:
-                answers.append(await self._expand(query, history, batch))
+                found: Sequence[Candidates | ServiceError]
+                if conditions:
+                    found = await self._compose_passing(tenant, conditions, wishes, contents, now_ms)
+                else:
+                    found = contents.composer.compose(wishes, shown=contents.table.shown(tenant, now_ms))
             except ServiceError as error:
-                answers.append(error)
-            if number % USERS_BETWEEN_TURNS == 0:
-                await asyncio.sleep(0)
+                found = [error] * len(wishes)
+            for (number, _), each in zip(members, found, strict=True):
+                answers[number] = each
         return answers
 
-    async def _expand(self, query: Expansion, history: list[int], batch: _Batch) -> Candidates:
+    def _wish(self, query: Expansion, history: list[int], batch: _Batch) -> Wish | ServiceError | None:
+        """Say what is to be composed for a user; None when nothing of the history is known."""
         packed = self._packed(query, len(history), batch)
-        found = [(place, packed[key]) for place, key in enumerate(history) if key in packed]
-        if not found:
-            if error := next((batch.late[key] for key in history if key in batch.late), None):
-                raise error
-            return Candidates(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int32))
-        places = np.array([place for place, _ in found])
-        sums = batch.contents.composer.add_up(
-            [each for _, each in found],
-            query.history_weights[places] * self._decay[places],
-            shown=batch.contents.table.shown(query.tenant, batch.now_ms),
+        places = [place for place, key in enumerate(history) if key in packed]
+        if not places:
+            return next((batch.late[key] for key in history if key in batch.late), None)
+        known = slice(len(history)) if len(places) == len(history) else places
+        return Wish(
+            lists=[packed[history[place]] for place in places],
+            weights=query.history_weights[known] * self._decay[known],
+            places=self._places[known],
             exclude=np.concatenate([query.history_keys, query.exclude_keys]),
+            limit=query.limit,
         )
-        if query.conditions:
-            chosen = await self._best_passing(query.conditions, sums, query.limit, batch.contents)
-        else:
-            chosen = best(sums.keys, sums.scores, query.limit)
-        candidates = batch.contents.composer.choose(sums, chosen)
-        return Candidates(candidates.keys, candidates.scores, places[candidates.because].astype(np.int32))
 
     def _packed(self, query: Expansion, history_items: int, batch: _Batch) -> dict[int, Packed]:
         weights = self._rule.path_weights if query.path_weights is None else query.path_weights
@@ -131,21 +138,28 @@ class Expander:
             batch.packed[weights, kept] = packed
         return packed
 
-    async def _best_passing(self, conditions: Filter, sums: Sums, limit: int, contents: Contents) -> Indices:
-        """Give the indices of the best items that pass, best first; of those not judged before the best are judged."""
-        verdicts = contents.table.verdicts(conditions)[sums.positions]
-        if (verdicts == UNKNOWN).any():
-            order = best(sums.keys, sums.scores, len(sums.keys))
-            passing = 0
-            for part in np.split(order, [JUDGED_AT_ONCE]):
-                await self._judge(conditions, sums.keys[part[verdicts[part] == UNKNOWN]], contents)
-                verdicts = contents.table.verdicts(conditions)[sums.positions]
-                passing += int(np.count_nonzero(verdicts[part] == PASSES))
-                if passing >= limit:
-                    break
-        passed = np.flatnonzero(verdicts == PASSES)
-        chosen: Indices = passed[best(sums.keys[passed], sums.scores[passed], limit)]
-        return chosen
+    async def _compose_passing(
+        self, tenant: str, conditions: Filter, wishes: Sequence[Wish], contents: Contents, now_ms: int
+    ) -> Sequence[Candidates]:
+        """Compose what passes; of the items not judged before the best are judged, and the rest only if need be."""
+        table, composer = contents.table, contents.composer
+        everything = sum(len(each) for wish in wishes for each in wish.lists)
+        for reach in (JUDGED_AT_ONCE, max(everything, JUDGED_AT_ONCE + 1)):
+            shown = table.shown(tenant, now_ms)
+            likely = composer.compose(
+                [replace(wish, limit=max(reach, wish.limit)) for wish in wishes],
+                shown=shown & (table.verdicts(conditions) != FAILS),
+            )
+            keys = np.unique(np.concatenate([each.keys for each in likely]))
+            await self._judge(conditions, keys[table.verdicts(conditions)[table.positions(keys)] == UNKNOWN], contents)
+            passing = table.shown(tenant, now_ms) & (table.verdicts(conditions) == PASSES)
+            found = composer.compose(wishes, shown=passing)
+            if all(
+                len(each.keys) == wish.limit or len(may.keys) < max(reach, wish.limit)
+                for each, may, wish in zip(found, likely, wishes, strict=True)
+            ):
+                break
+        return found
 
     async def _judge(self, conditions: Filter, keys: Keys, contents: Contents) -> None:
         if not len(keys):

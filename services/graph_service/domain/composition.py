@@ -1,9 +1,4 @@
-"""Composes a user's candidates from the related lists of the history: a few passes over short arrays.
-
-With about twenty lists of 150 entries the arrays have 3,000 elements, so what counts is the number of numpy calls and
-that nothing is as long as the catalogue: sums are made over the entries themselves, each item represented by one of
-its entries.
-"""
+"""Composes users' candidates from the related lists of their histories: one call of the kernel for a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,19 +7,17 @@ import numpy as np
 import numpy.typing as npt
 
 from graph_service.domain.graph import Floats, Ints, Keys
-from graph_service.domain.item_table import ItemTable, Mask, Positions
+from graph_service.domain.item_table import ItemTable, Mask
+from graph_service.domain.kernel import Found, Scratch, Wishes, compose
 from graph_service.domain.relatedness import Doubles, Indices
 
 Packed = npt.NDArray[np.int64]
 """Entries of a list, each a position and a score: int32 and float32 beside each other, so that one copy moves both."""
 
-_SLOTS = 1 << 16
-_FEW = 8
-
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What a user may be shown: int64[n] keys, best first, float32[n] scores, int32[n] indices into the history."""
+    """What a user may be shown: int64[n] keys, best first, float32[n] scores, int32[n] places in the history."""
 
     keys: Keys
     scores: Floats
@@ -32,26 +25,22 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
-    """The summed scores of the n items that may be shown, and the E entries that they come from.
+class Wish:
+    """What is composed for one user.
 
     Args:
-        keys: int64[n].
-        positions: intp[n].
-        scores: float32[n].
-        entry: intp[n], the entry that represents each item.
-        represented_by: intp[E], for each entry the one that represents its item.
-        shares: float64[E], what each entry adds.
-        ends: int64[H], where the entries of each list end.
+        lists: The related lists of some of the history's items.
+        weights: float64[n], what each list is multiplied by.
+        places: int32[n], the place of each in the history.
+        exclude: int64[m], what must not be among the candidates.
+        limit: How many at most.
     """
 
-    keys: Keys
-    positions: Positions
-    scores: Floats
-    entry: Indices
-    represented_by: Indices
-    shares: Doubles
-    ends: npt.NDArray[np.int64]
+    lists: Sequence[Packed]
+    weights: Doubles
+    places: Ints
+    exclude: Keys
+    limit: int
 
 
 def pack(positions: npt.NDArray[np.int32], scores: Floats) -> Packed:
@@ -67,63 +56,74 @@ class Composer:
 
     def __init__(self, table: ItemTable) -> None:
         self._table = table
-        self._numbers = np.arange(4096)
-        self._slot_of_entry = np.full(4096, -1)
-        self._entry_of_position = np.zeros(0, dtype=np.intp)
-        self._excluded = np.full(_SLOTS, -1, dtype=np.int64)
+        self._scratch = _scratch(0)
 
-    def add_up(self, lists: Sequence[Packed], weights: Doubles, *, shown: Mask, exclude: Keys) -> Sums:
-        """Add up the lists, each times its weight, and keep what is positive, may be shown and is not excluded."""
-        entries = np.concatenate(lists)
-        self._fit(len(entries))
-        lengths = np.array([len(each) for each in lists])
-        positions = entries.view(np.int32)[::2].astype(np.intp)
-        shares = weights.repeat(lengths)
-        shares *= entries.view(np.float32)[1::2]
-        numbers = self._numbers[: len(entries)]
-        self._entry_of_position[positions] = numbers
-        represented_by = self._entry_of_position[positions]
-        sums = np.bincount(represented_by, shares, len(entries))
-        (entry,) = ((represented_by == numbers) & (sums > 0) & shown[positions]).nonzero()
-        keys = self._table.keys[positions[entry]]
-        if len(exclude):
-            kept = ~self._is_among(keys, exclude)
-            entry, keys = entry[kept], keys[kept]
-        return Sums(
-            keys, positions[entry], sums[entry].astype(np.float32), entry, represented_by, shares, lengths.cumsum()
-        )
+    def compose(self, wishes: Sequence[Wish], *, shown: Mask) -> list[Candidates]:
+        """Add up each user's lists, each times its weight, and keep the best of what is positive and may be shown."""
+        if not wishes:
+            return []
+        keys = self._table.keys
+        if len(self._scratch.sums) < len(keys):
+            self._scratch = _scratch(len(keys))
+        found = _room(len(wishes), max(wish.limit for wish in wishes))
+        compose(_as_arrays(wishes), keys, shown, self._scratch, found)
+        return [
+            Candidates(
+                keys.take(found.positions[user, :count]), found.scores[user, :count], found.because[user, :count]
+            )
+            for user, count in enumerate(found.counts.tolist())
+        ]
 
-    def choose(self, sums: Sums, chosen: Indices) -> Candidates:
-        """Give the items at these indices, in this order, each with the list that added most to it."""
-        entry = sums.entry[chosen]
-        self._slot_of_entry[entry] = self._numbers[: len(chosen)]
-        slot = self._slot_of_entry[sums.represented_by]
-        self._slot_of_entry[entry] = -1
-        (entries,) = (slot >= 0).nonzero()
-        shares = np.zeros((len(chosen), len(sums.ends)))
-        shares[slot[entries], sums.ends.searchsorted(entries, side="right")] = sums.shares[entries]
-        return Candidates(sums.keys[chosen], sums.scores[chosen], shares.argmax(axis=1).astype(np.int32))
 
-    def _is_among(self, keys: Keys, others: Keys) -> Mask:
-        """Say which keys are among the others, by a hash table with one place a slot, for keys are hashes already."""
-        slots = others & (_SLOTS - 1)
-        self._excluded[slots] = others
-        found: Mask = self._excluded[keys & (_SLOTS - 1)] == keys
-        pushed_out = others[self._excluded[slots] != others]
-        self._excluded[slots] = -1
-        if len(pushed_out) > _FEW:
-            found |= np.isin(keys, pushed_out)
-        else:
-            for key in pushed_out.tolist():
-                found |= keys == key
-        return found
+def _as_arrays(wishes: Sequence[Wish]) -> Wishes:
+    """Lay the wishes out; a list that several users need is there once."""
+    numbers: dict[int, int] = {}
+    distinct: list[Packed] = []
+    lists: list[int] = []
+    for wish in wishes:
+        for each in wish.lists:
+            number = numbers.setdefault(id(each), len(distinct))
+            if number == len(distinct):
+                distinct.append(each)
+            lists.append(number)
+    entries = np.concatenate(distinct) if distinct else np.zeros(0, np.int64)
+    pairs = entries.reshape(-1, 1)
+    return Wishes(
+        positions=pairs.view(np.int32),
+        scores=pairs.view(np.float32),
+        list_starts=_starts([len(each) for each in distinct]),
+        starts=_starts([len(wish.lists) for wish in wishes]),
+        lists=np.array(lists, np.int32),
+        weights=np.concatenate([wish.weights for wish in wishes]),
+        places=np.concatenate([wish.places for wish in wishes]),
+        exclude_starts=_starts([len(wish.exclude) for wish in wishes]),
+        exclude=np.concatenate([wish.exclude for wish in wishes]),
+        limits=np.array([wish.limit for wish in wishes]),
+    )
 
-    def _fit(self, entries: int) -> None:
-        if len(self._numbers) < entries:
-            self._numbers = np.arange(2 * entries)
-            self._slot_of_entry = np.full(2 * entries, -1)
-        if len(self._entry_of_position) < len(self._table.keys):
-            self._entry_of_position = np.zeros(len(self._table.keys), dtype=np.intp)
+
+def _starts(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
+    starts = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return starts
+
+
+def _scratch(positions: int) -> Scratch:
+    return Scratch(
+        sums=np.zeros(positions),
+        touched=np.zeros(positions, np.uint8),
+        slots=np.zeros(positions, np.int32),
+        marked=np.zeros(positions + 1, np.int32),  # the loop writes one place behind the last
+    )
+
+
+def _room(users: int, most: int) -> Found:
+    return Found(
+        positions=np.empty((users, most), np.int32),
+        scores=np.empty((users, most), np.float32),
+        because=np.empty((users, most), np.int32),
+        counts=np.zeros(users, np.int64),
+    )
 
 
 def best(keys: Keys, scores: Floats, limit: int) -> Indices:

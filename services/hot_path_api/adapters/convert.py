@@ -1,10 +1,10 @@
 """common.v1 to the domain and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hot_path_api.domain.items import Item, ItemRef
 from recommendation.common.v1 import common_pb2
-from servicekit.errors import ServiceError, error_from_code
+from servicekit.errors import InternalError, ServiceError, error_from_code
 from servicekit.filters import AttributeValue, Filter, Operator, Predicate
 from servicekit.identity import item_key
 
@@ -90,6 +90,16 @@ def filter_from_proto(conditions: common_pb2.Filter) -> Filter:
 def error_from_proto(error: common_pb2.ElementError) -> ServiceError:
     """Rebuild an element's error."""
     return error_from_code(error.code, error.message, field=error.field)
+
+
+def same_length(service: str, asked: Sequence[object], answered: Sequence[object]) -> None:
+    """See to it that a batch was answered element by element.
+
+    Raises:
+        InternalError: It was not.
+    """
+    if len(asked) != len(answered):
+        raise InternalError(f"{service} answered {len(answered)} of {len(asked)} elements")
 
 
 def _value_from_proto(value: common_pb2.AttributeValue) -> AttributeValue:

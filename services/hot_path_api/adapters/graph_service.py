@@ -1,14 +1,13 @@
-"""graph_service over gRPC: candidates in micro-batches, related items, paths."""
+"""graph_service over gRPC: candidates, related items, paths."""
 
 from collections.abc import Mapping, Sequence
 
-from hot_path_api.adapters.convert import error_from_proto, filter_to_proto
+from hot_path_api.adapters.convert import error_from_proto, filter_to_proto, same_length
 from hot_path_api.domain.candidates import GRAPH, Candidates, SourceQuery
 from hot_path_api.domain.ports import Contribution
 from recommendation.graph_service.v1 import graph_service_pb2 as pb
 from recommendation.graph_service.v1 import graph_service_pb2_grpc as rpc
 from servicekit.arrays import Floats, Keys, pack_keys, unpack_floats, unpack_ints, unpack_keys
-from servicekit.batching import MicroBatcher
 from servicekit.errors import InternalError, ServiceError
 from servicekit.rpc.client import RpcChannel
 
@@ -19,7 +18,6 @@ META_PATHS: Mapping[str, "pb.MetaPath.ValueType"] = {
 }
 _NAMES = {number: name for name, number in META_PATHS.items()}
 _SHARES = frozenset({GRAPH})
-_READ_S = 0.5
 # The service looks at the last few history items only, so no more are sent.
 _HISTORY = 20
 
@@ -29,33 +27,27 @@ class GraphServiceClient:
 
     Args:
         rpc_channel: The connection.
-        in_flight: How many batches of expansions may be under way at a time.
         candidates: How many candidates are asked for at most.
     """
 
-    def __init__(self, rpc_channel: RpcChannel, *, in_flight: int, candidates: int) -> None:
+    def __init__(self, rpc_channel: RpcChannel, *, candidates: int) -> None:
         self._rpc = rpc_channel
         self._stub = rpc.GraphServiceStub(rpc_channel.channel)
         self._candidates = candidates
-        self._expansions: MicroBatcher[SourceQuery, Candidates] = MicroBatcher(
-            self._expand_batch, name="graph_service.candidates", max_in_flight=in_flight, max_queue=4096
-        )
 
-    async def close(self) -> None:
-        """Finish what was taken; the channel belongs to whoever made it."""
-        await self._expansions.close()
-
-    async def expand(self, query: SourceQuery, *, timeout_s: float) -> Candidates:
-        """Find candidates for one user."""
-        return await self._expansions.submit(query, timeout_s=timeout_s)
+    async def expand(self, queries: Sequence[SourceQuery], *, timeout_s: float) -> Sequence[Candidates | ServiceError]:
+        """Find each user's candidates."""
+        request = pb.ExpandUsersRequest(queries=[self._to_proto(query) for query in queries])
+        response = await self._rpc.unary(self._stub.ExpandUsers, request, timeout_s=timeout_s, idempotent=True)
+        same_length("graph_service", queries, response.results)
+        return [_from_proto(result) for result in response.results]
 
     async def related(self, tenant: str, item_key: int, *, limit: int, timeout_s: float) -> tuple[Keys, Floats]:
         """Find the items related to one."""
         query = pb.RelatedItemsRequest.Query(tenant=tenant, item_key=item_key, limit=min(limit, 400))
         request = pb.RelatedItemsRequest(queries=[query])
         response = await self._rpc.unary(self._stub.RelatedItems, request, timeout_s=timeout_s, idempotent=True)
-        if len(response.results) != 1:
-            raise InternalError(f"graph_service answered {len(response.results)} of 1 elements")
+        same_length("graph_service", request.queries, response.results)
         (result,) = response.results
         if result.HasField("error"):
             raise error_from_proto(result.error)
@@ -90,11 +82,6 @@ class GraphServiceClient:
             for result in response.results
             for each in result.paths
         ]
-
-    async def _expand_batch(self, queries: list[SourceQuery]) -> Sequence[Candidates | ServiceError]:
-        request = pb.ExpandUsersRequest(queries=[self._to_proto(query) for query in queries])
-        response = await self._rpc.unary(self._stub.ExpandUsers, request, timeout_s=_READ_S, idempotent=True)
-        return [_from_proto(result) for result in response.results]
 
     def _to_proto(self, query: SourceQuery) -> pb.ExpandUsersRequest.Query:
         # History beyond the first few is excluded like everything else that was seen.

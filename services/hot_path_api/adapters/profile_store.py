@@ -8,6 +8,7 @@ from hot_path_api.adapters.convert import (
     item_from_proto,
     item_to_proto,
     ref_to_proto,
+    same_length,
 )
 from hot_path_api.domain.events import Interaction
 from hot_path_api.domain.items import Item, ItemRef
@@ -39,16 +40,12 @@ class ProfileStoreClient:
     Args:
         rpc_channel: The connection.
         history_limit: How many history items are read of a user.
-        in_flight: How many batches of user contexts may be under way at a time.
     """
 
-    def __init__(self, rpc_channel: RpcChannel, *, history_limit: int, in_flight: int) -> None:
+    def __init__(self, rpc_channel: RpcChannel, *, history_limit: int) -> None:
         self._rpc = rpc_channel
         self._stub = rpc.ProfileStoreServiceStub(rpc_channel.channel)
         self._history_limit = history_limit
-        self._contexts: MicroBatcher[tuple[str, str], UserContext] = MicroBatcher(
-            self._read_contexts, name="profile_store.contexts", max_batch=256, max_in_flight=in_flight, max_queue=4096
-        )
         self._items: MicroBatcher[tuple[int, ...], Sequence[Item]] = MicroBatcher(
             self._read_items, name="profile_store.items", max_batch=64
         )
@@ -58,12 +55,20 @@ class ProfileStoreClient:
 
     async def close(self) -> None:
         """Finish what was taken; the channel belongs to whoever made it."""
-        for batcher in (self._contexts, self._items, self._appends):
+        for batcher in (self._items, self._appends):
             await batcher.close()
 
-    async def user_context(self, tenant: str, user_id: str, *, timeout_s: float) -> UserContext:
-        """Read one user's past."""
-        return await self._contexts.submit((tenant, user_id), timeout_s=timeout_s)
+    async def user_contexts(
+        self, users: Sequence[tuple[str, str]], *, timeout_s: float
+    ) -> Sequence[UserContext | ServiceError]:
+        """Read the past of each (tenant, user_id)."""
+        query, limit = pb.GetUserContextsRequest.Query, self._history_limit
+        request = pb.GetUserContextsRequest(
+            queries=[query(tenant=tenant, user_id=user_id, history_limit=limit) for tenant, user_id in users]
+        )
+        response = await self._rpc.unary(self._stub.GetUserContexts, request, timeout_s=timeout_s, idempotent=True)
+        same_length("profile_store", users, response.contexts)
+        return [_context_from_proto(context) for context in response.contexts]
 
     async def get_items(self, keys: Sequence[int], *, timeout_s: float) -> Sequence[Item]:
         """Read items by key."""
@@ -81,7 +86,7 @@ class ProfileStoreClient:
         """Write items."""
         request = pb.PutItemsRequest(items=[item_to_proto(item) for item in items])
         response = await self._rpc.unary(self._stub.PutItems, request, timeout_s=timeout_s, idempotent=True)
-        _same_length(items, response.results)
+        same_length("profile_store", items, response.results)
         return [
             error_from_proto(result.error) if result.HasField("error") else Written(result.applied, result.created)
             for result in response.results
@@ -96,7 +101,7 @@ class ProfileStoreClient:
         )
         # Not retried: a second try would find nothing to delete and say so.
         response = await self._rpc.unary(self._stub.DeleteItems, request, timeout_s=timeout_s)
-        _same_length(refs, response.deleted)
+        same_length("profile_store", refs, response.deleted)
         return list(response.deleted)
 
     async def append_interaction(self, interaction: Interaction, *, timeout_s: float) -> bool:
@@ -109,7 +114,7 @@ class ProfileStoreClient:
         """Store many interactions."""
         request = pb.AppendInteractionsRequest(interactions=[_interaction_to_proto(each) for each in interactions])
         response = await self._rpc.unary(self._stub.AppendInteractions, request, timeout_s=timeout_s, idempotent=True)
-        _same_length(interactions, response.results)
+        same_length("profile_store", interactions, response.results)
         return [
             error_from_proto(result.error) if result.HasField("error") else result.applied
             for result in response.results
@@ -162,21 +167,13 @@ class ProfileStoreClient:
             ]
         )
         response = await self._rpc.unary(self._stub.GetPopularity, request, timeout_s=timeout_s, idempotent=True)
-        _same_length(request.queries, response.results)
+        same_length("profile_store", request.queries, response.results)
         (result,) = response.results
         if result.HasField("error"):
             raise error_from_proto(result.error)
         return Popularity.of_counts(
             unpack_keys(result.item_keys, field="item_keys"), unpack_floats(result.scores, field="scores")
         )
-
-    async def _read_contexts(self, users: list[tuple[str, str]]) -> Sequence[UserContext | ServiceError]:
-        query, limit = pb.GetUserContextsRequest.Query, self._history_limit
-        request = pb.GetUserContextsRequest(
-            queries=[query(tenant=tenant, user_id=user_id, history_limit=limit) for tenant, user_id in users]
-        )
-        response = await self._rpc.unary(self._stub.GetUserContexts, request, timeout_s=_READ_S, idempotent=True)
-        return [_context_from_proto(context) for context in response.contexts]
 
     async def _read_items(self, asked: list[tuple[int, ...]]) -> Sequence[Sequence[Item]]:
         keys = list(dict.fromkeys(key for keys in asked for key in keys))
@@ -226,8 +223,3 @@ def _interaction_from_proto(message: pb.Interaction) -> Interaction:
         value=message.value if message.HasField("value") else None,
         occurred_at_ms=message.occurred_at_ms,
     )
-
-
-def _same_length(asked: Sequence[object], answered: Sequence[object]) -> None:
-    if len(asked) != len(answered):
-        raise InternalError(f"profile_store answered {len(answered)} of {len(asked)} elements")

@@ -1,11 +1,11 @@
-"""vector_search over gRPC: candidates, similar items and text search in micro-batches."""
+"""vector_search over gRPC: candidates; similar items and text search in micro-batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from hot_path_api.adapters.convert import error_from_proto, filter_to_proto
+from hot_path_api.adapters.convert import error_from_proto, filter_to_proto, same_length
 from hot_path_api.domain.candidates import FACTORS, Candidates, SourceQuery
 from hot_path_api.domain.ports import Contribution, Similar
 from recommendation.vector_search.v1 import vector_search_pb2 as pb
@@ -39,16 +39,13 @@ class VectorSearchClient:
 
     Args:
         rpc_channel: The connection.
-        in_flight: How many batches of retrievals may be under way at a time.
+        in_flight: How many batches of similar items may be under way at a time.
     """
 
     def __init__(self, rpc_channel: RpcChannel, *, in_flight: int) -> None:
         self._rpc = rpc_channel
         self._stub = rpc.VectorSearchServiceStub(rpc_channel.channel)
         self._layouts: dict[tuple[str, ...], frozenset[str]] = {}
-        self._retrievals: MicroBatcher[SourceQuery, Candidates] = MicroBatcher(
-            self._retrieve_batch, name="vector_search.candidates", max_in_flight=in_flight, max_queue=4096
-        )
         self._similars: MicroBatcher[_SimilarQuery, Similar] = MicroBatcher(
             self._similar_batch, name="vector_search.similar", max_in_flight=in_flight, max_queue=4096
         )
@@ -58,12 +55,23 @@ class VectorSearchClient:
 
     async def close(self) -> None:
         """Finish what was taken; the channel belongs to whoever made it."""
-        for batcher in (self._retrievals, self._similars, self._searches):
+        for batcher in (self._similars, self._searches):
             await batcher.close()
 
-    async def retrieve(self, query: SourceQuery, *, timeout_s: float) -> Candidates:
-        """Find candidates for one user."""
-        return await self._retrievals.submit(query, timeout_s=timeout_s)
+    async def retrieve(
+        self, queries: Sequence[SourceQuery], *, timeout_s: float
+    ) -> Sequence[Candidates | ServiceError]:
+        """Find each user's candidates."""
+        request = pb.RetrieveCandidatesRequest(queries=[_retrieval_to_proto(query) for query in queries])
+        response = await self._rpc.unary(self._stub.RetrieveCandidates, request, timeout_s=timeout_s, idempotent=True)
+        same_length("vector_search", queries, response.results)
+        names = tuple(response.feature_names)
+        shares = self._layouts.get(names)
+        if shares is None:
+            # The sources stand before the factors, the model's columns behind them.
+            shares = frozenset(names[: names.index(FACTORS)] if FACTORS in names else names)
+            self._layouts[names] = shares
+        return [_candidates_from_proto(result, names, shares) for result in response.results]
 
     async def similar(
         self,
@@ -116,17 +124,6 @@ class VectorSearchClient:
         request = pb.DescribeVersionsRequest(tenant=tenant)
         response = await self._rpc.unary(self._stub.DescribeVersions, request, timeout_s=timeout_s, idempotent=True)
         return response.serving_json
-
-    async def _retrieve_batch(self, queries: list[SourceQuery]) -> Sequence[Candidates | ServiceError]:
-        request = pb.RetrieveCandidatesRequest(queries=[_retrieval_to_proto(query) for query in queries])
-        response = await self._rpc.unary(self._stub.RetrieveCandidates, request, timeout_s=_READ_S, idempotent=True)
-        names = tuple(response.feature_names)
-        shares = self._layouts.get(names)
-        if shares is None:
-            # The sources stand before the factors, the model's columns behind them.
-            shares = frozenset(names[: names.index(FACTORS)] if FACTORS in names else names)
-            self._layouts[names] = shares
-        return [_candidates_from_proto(result, names, shares) for result in response.results]
 
     async def _similar_batch(self, queries: list[_SimilarQuery]) -> Sequence[Similar | ServiceError]:
         request = pb.SimilarItemsRequest(

@@ -1,6 +1,6 @@
 """The candidate sources of the pipeline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates, 
 from hot_path_api.domain.plan import Plan
 from hot_path_api.domain.popularity import Popularity, Window
 from hot_path_api.domain.ports import Graph, VectorIndex
+from servicekit.errors import ServiceError
 
 
 class CandidateSource(Protocol):
@@ -22,11 +23,13 @@ class CandidateSource(Protocol):
         """Tell whether it has anything to say."""
         ...
 
-    async def retrieve(self, plan: Plan, query: SourceQuery, *, timeout_s: float) -> Candidates:
-        """Find candidates that pass the query's filter and are not excluded.
+    async def retrieve(
+        self, asked: Sequence[tuple[Plan, SourceQuery]], *, timeout_s: float
+    ) -> Sequence[Candidates | ServiceError]:
+        """Find for each user candidates that pass the query's filter and are not excluded.
 
         Raises:
-            ServiceError: It cannot say anything now; the list is made without it.
+            ServiceError: It cannot say anything now; the lists are made without it.
         """
         ...
 
@@ -43,11 +46,12 @@ class VectorSource:
         """A history is needed."""
         return plan.retrieval and len(query.history_keys) > 0
 
-    async def retrieve(self, plan: Plan, query: SourceQuery, *, timeout_s: float) -> Candidates:
+    async def retrieve(
+        self, asked: Sequence[tuple[Plan, SourceQuery]], *, timeout_s: float
+    ) -> Sequence[Candidates | ServiceError]:
         """Ask vector_search."""
-        if plan.retrieval_weights is not None:
-            query = replace(query, weights=plan.retrieval_weights)
-        return await self._index.retrieve(query, timeout_s=timeout_s)
+        queries = [_weighed(query, plan.retrieval_weights) for plan, query in asked]
+        return await self._index.retrieve(queries, timeout_s=timeout_s)
 
 
 class GraphSource:
@@ -62,11 +66,12 @@ class GraphSource:
         """A history is needed."""
         return plan.graph and len(query.history_keys) > 0
 
-    async def retrieve(self, plan: Plan, query: SourceQuery, *, timeout_s: float) -> Candidates:
+    async def retrieve(
+        self, asked: Sequence[tuple[Plan, SourceQuery]], *, timeout_s: float
+    ) -> Sequence[Candidates | ServiceError]:
         """Ask graph_service."""
-        if plan.graph_weights is not None:
-            query = replace(query, weights=plan.graph_weights)
-        return await self._graph.expand(query, timeout_s=timeout_s)
+        queries = [_weighed(query, plan.graph_weights) for plan, query in asked]
+        return await self._graph.expand(queries, timeout_s=timeout_s)
 
 
 class TrendingSource:
@@ -88,6 +93,10 @@ class TrendingSource:
         if popularity is None:
             popularity, fresh = await self._lists.get(query.tenant, window, query.filter, timeout_s=timeout_s)
         return _as_candidates(popularity, (query.history_keys, query.exclude_keys)), fresh
+
+
+def _weighed(query: SourceQuery, weights: Mapping[str, float] | None) -> SourceQuery:
+    return query if weights is None else replace(query, weights=weights)
 
 
 def _as_candidates(

@@ -1,6 +1,7 @@
 """The blend: a weighted sum of transformed features, fitted in training and shipped with the model."""
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
@@ -9,6 +10,8 @@ import numpy as np
 
 from hot_path_api.domain.candidates import Candidates
 from servicekit.arrays import Floats
+
+_NO_SCORES: Floats = np.empty(0, np.float32)
 
 
 class Transform(StrEnum):
@@ -44,12 +47,11 @@ class Blend:
         """Make the same blend with some features left out."""
         return Blend(term for term in self.terms if term.feature not in features)
 
-    def score(self, candidates: Candidates) -> Floats:
-        """Give float32[N], higher is better."""
-        linear, roots = self._plan(candidates.names)
-        scores: Floats = linear @ candidates.features
+    def score(self, names: tuple[str, ...], features: Floats) -> Floats:
+        """Give float32[N], higher is better, for candidates with features float32[F, N] of these names."""
+        linear, roots = self._plan(names)
+        scores: Floats = linear @ features
         if roots is not None:
-            features = candidates.features
             scores += roots @ np.copysign(np.sqrt(np.abs(features)), features)
         return scores
 
@@ -69,3 +71,19 @@ class Blend:
             )
             plan = self._plans[names] = (linear, roots if roots.any() else None)
         return plan
+
+
+def score_all(wanted: Sequence[tuple[Blend, Candidates]]) -> list[Floats]:
+    """Score many pools: those of one blend and one layout in one pass."""
+    alike: defaultdict[tuple[Blend, tuple[str, ...]], list[int]] = defaultdict(list)
+    for place, (blend, pool) in enumerate(wanted):
+        alike[blend, pool.names].append(place)
+    scores: list[Floats] = [_NO_SCORES] * len(wanted)
+    for (blend, names), places in alike.items():
+        pools = [wanted[place][1] for place in places]
+        together = blend.score(names, np.concatenate([pool.features for pool in pools], axis=1))
+        begin = 0
+        for place, pool in zip(places, pools, strict=True):
+            scores[place] = together[begin : begin + len(pool.keys)]
+            begin += len(pool.keys)
+    return scores

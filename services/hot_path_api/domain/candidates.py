@@ -87,6 +87,16 @@ def _share_rows(names: tuple[str, ...], shares: frozenset[str]) -> Floats:
     return np.array([name in shares for name in names], np.float32)
 
 
+def pool_of(parts: Sequence[Candidates], *, enough: int) -> Candidates:
+    """Make one pool of the sources' answers: all of them, unless the first source found enough by itself."""
+    if not parts or len(parts[0].keys) < enough:
+        return merge(parts)
+    pool = parts[0]
+    for part in parts[1:]:
+        pool = join(pool, part)
+    return pool
+
+
 def join(pool: Candidates, other: Candidates) -> Candidates:
     """Add to a pool what another source says of the candidates in it, and none of that source's own.
 

@@ -47,8 +47,10 @@ class Similar:
 class Profiles(Protocol):
     """Users: what the pipeline must know of them before anything else."""
 
-    async def user_context(self, tenant: str, user_id: str, *, timeout_s: float) -> UserContext:
-        """Read one user's past; nothing is known of an unknown one, which is no error."""
+    async def user_contexts(
+        self, users: Sequence[tuple[str, str]], *, timeout_s: float
+    ) -> Sequence[UserContext | ServiceError]:
+        """Read the past of each (tenant, user_id); nothing is known of an unknown one, which is no error."""
         ...
 
 
@@ -117,8 +119,10 @@ class PopularityCounts(Protocol):
 class VectorIndex(Protocol):
     """Retrieval by history, item and vector."""
 
-    async def retrieve(self, query: SourceQuery, *, timeout_s: float) -> Candidates:
-        """Find candidates for one user, together with what others ask at the same time."""
+    async def retrieve(
+        self, queries: Sequence[SourceQuery], *, timeout_s: float
+    ) -> Sequence[Candidates | ServiceError]:
+        """Find each user's candidates."""
         ...
 
     async def similar(
@@ -158,8 +162,8 @@ class VectorIndex(Protocol):
 class Graph(Protocol):
     """The knowledge graph."""
 
-    async def expand(self, query: SourceQuery, *, timeout_s: float) -> Candidates:
-        """Find candidates for one user, together with what others ask; `weights` are those of the meta-paths."""
+    async def expand(self, queries: Sequence[SourceQuery], *, timeout_s: float) -> Sequence[Candidates | ServiceError]:
+        """Find each user's candidates; `weights` are those of the meta-paths."""
         ...
 
     async def related(self, tenant: str, item_key: int, *, limit: int, timeout_s: float) -> tuple[Keys, Floats]:

@@ -18,7 +18,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
-from vector_search.domain.compiled import compiled, compiled_loosely
+from servicekit.compiled import compiled, compiled_loosely
+from servicekit.heap import sift_down, sift_up, unpack_heap
 
 _intrinsic = cast("Callable[[Callable[..., Any]], Callable[[Any], Any]]", intrinsic)
 
@@ -323,14 +324,9 @@ def _select(model: Any, users: Any, user: Any, scratch: Any, marks: Any, numbers
     count = _gather(model, users.source_weights[user], scratch, marks, 0, limit - fresh, numbers, scores)
     keys = model.keys
     for i in range(fresh):
-        _sift_up(numbers, scores, keys, count, fresh_numbers[i], fresh_scores[i])
+        sift_up(numbers, scores, keys, count, fresh_numbers[i], fresh_scores[i])
         count += 1
-    for end in range(count - 1, 0, -1):  # unpack the heap: the worst of the rest goes last
-        item = numbers[end]
-        score = scores[end]
-        numbers[end] = numbers[0]
-        scores[end] = scores[0]
-        _sift_down(numbers, scores, keys, end, item, score)
+    unpack_heap(numbers, scores, keys, count)
     return count
 
 
@@ -357,50 +353,11 @@ def _gather(
         if score <= 0.0 or item < first or chosen[item]:
             continue
         if count < limit:
-            _sift_up(numbers, scores, keys, count, item, score)
+            sift_up(numbers, scores, keys, count, item, score)
             count += 1
         elif score > scores[0] or (score == scores[0] and keys[item] < keys[numbers[0]]):
-            _sift_down(numbers, scores, keys, count, item, score)
+            sift_down(numbers, scores, keys, count, item, score)
     return count
-
-
-@compiled
-def _sift_up(numbers: Any, scores: Any, keys: Any, size: Any, item: Any, score: Any) -> None:
-    """Add an item to a heap of this size; of equal scores the larger key is the worse."""
-    node = size
-    while node > 0:
-        parent = (node - 1) >> 1
-        above = scores[parent]
-        if score > above or (score == above and keys[item] < keys[numbers[parent]]):
-            break
-        numbers[node] = numbers[parent]
-        scores[node] = above
-        node = parent
-    numbers[node] = item
-    scores[node] = score
-
-
-@compiled
-def _sift_down(numbers: Any, scores: Any, keys: Any, size: Any, item: Any, score: Any) -> None:
-    """Replace the root of a heap of this size and let the newcomer sink."""
-    node = 0
-    child = 1
-    while child < size:
-        right = child + 1
-        below = scores[child]
-        if right < size and (
-            scores[right] < below or (scores[right] == below and keys[numbers[right]] > keys[numbers[child]])
-        ):
-            child = right
-            below = scores[child]
-        if below > score or (below == score and keys[numbers[child]] < keys[item]):
-            break
-        numbers[node] = numbers[child]
-        scores[node] = below
-        node = child
-        child = 2 * node + 1
-    numbers[node] = item
-    scores[node] = score
 
 
 @compiled

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from servicekit.arrays import Ints, Keys
-from vector_search.domain.compiled import compiled
+from servicekit.compiled import compiled
 
 EMPTY_KEY = -1  # item keys are never negative
 _GOLDEN = 0x9E3779B97F4A7C15  # Fibonacci hashing: spreads even keys that somebody chose to collide

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from servicekit.arrays import Floats, Ints
-from vector_search.domain.compiled import compiled
+from servicekit.compiled import compiled
 
 _LEAST_ROOM = 1_024
 _WORTH_GROUPING = 8_192

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graph_service.domain.composition import Candidates, Composer, best, pack
+from graph_service.domain.composition import Candidates, Composer, Wish, pack
 from graph_service.domain.graph import NEVER_MS, ItemFacts, Keys
 from graph_service.domain.item_table import ItemTable
 
@@ -36,10 +36,15 @@ def compose(
         pack(table.positions(keys(*each)).astype(np.int32), np.array(list(each.values()), dtype=np.float32))
         for each in lists
     ]
-    sums = composer.add_up(
-        packed, np.array(weights), shown=table.shown("t", 5), exclude=keys() if exclude is None else exclude
+    wish = Wish(
+        packed,
+        np.array(weights),
+        np.arange(len(packed), dtype=np.int32),
+        keys() if exclude is None else exclude,
+        limit,
     )
-    return composer.choose(sums, best(sums.keys, sums.scores, limit))
+    (found,) = composer.compose([wish], shown=table.shown("t", 5))
+    return found
 
 
 def test_scores_add_up_and_the_largest_share_is_named() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hot_path_api.domain.blend import Blend, Term, Transform
+from hot_path_api.domain.blend import Blend, Term, Transform, score_all
 from hot_path_api.domain.candidates import NO_CANDIDATES, Candidates, join, merge
 from hot_path_api.domain.ranking import top_up
 
@@ -67,10 +67,28 @@ def test_joining_adds_features_and_no_candidates() -> None:
 
 def test_the_blend_weighs_transformed_features() -> None:
     blend = Blend([Term("a", 2.0, Transform.SQRT), Term("b", 0.5), Term("absent", 9.0), Term("zero", 0.0)])
-    scores = blend.score(candidates([1, 2], {"a": [0.25, -0.25], "c": [7.0, 7.0], "b": [2.0, 4.0]}))
+    pool = candidates([1, 2], {"a": [0.25, -0.25], "c": [7.0, 7.0], "b": [2.0, 4.0]})
+    (scores,) = score_all([(blend, pool)])
     np.testing.assert_allclose(scores, [2.0, 1.0])
     assert blend.features == {"a", "b", "absent"}
-    np.testing.assert_allclose(blend.without(frozenset("a")).score(candidates([1], {"a": [1.0], "b": [2.0]})), [1.0])
+    (without,) = score_all([(blend.without(frozenset("a")), candidates([1], {"a": [1.0], "b": [2.0]}))])
+    np.testing.assert_allclose(without, [1.0])
+
+
+def test_many_pools_are_scored_as_one() -> None:
+    blend, other = Blend([Term("a", 2.0, Transform.SQRT), Term("b", 0.5)]), Blend([Term("b", 1.0)])
+    pools = [
+        (blend, candidates([1, 2], {"a": [0.25, -0.25], "b": [2.0, 4.0]})),
+        (other, candidates([3], {"b": [7.0]})),
+        (blend, candidates([], {"a": [], "b": []})),
+        (blend, candidates([4], {"b": [1.0]})),
+        (blend, candidates([5], {"a": [1.0], "b": [1.0]})),
+    ]
+    assert (
+        [scores.tolist() for scores in score_all(pools)]
+        == [score_all([each])[0].tolist() for each in pools]
+        == [[2.0, 1.0], [7.0], [], [0.5], [2.5]]
+    )
 
 
 def test_topping_up_puts_popular_items_behind_and_what_is_spoken_against_last() -> None:
