@@ -32,6 +32,7 @@ FOLD_IN, ITEM_FACTORS, FACTOR_ROWS, DIMENSIONS = 0, 1, 2, 3
 
 TRASH = 16  # several slots, so that adding to one does not wait for the addition before
 FAINT = 7.0  # after so many halvings of its weight a history item is not read any more: less than 1 % of the newest
+_LEVEL = 20  # of a score's bits the upper ones are its level: an eighth of an octave
 _BARRED = -1e9  # so far below zero that no number of visits brings it back
 
 
@@ -107,6 +108,8 @@ class Scratch(NamedTuple):
     """[numbers]: a chosen item's slot in the ledger, TRASH + its place; for all others number % TRASH."""
     marked: npt.NDArray[np.int32]
     """[numbers + 1]: the items whose row is not zero."""
+    sums: npt.NDArray[np.float32]
+    """[numbers + 1]: the scores of these items, 0 for those that may not be chosen."""
 
 
 class Ledger(NamedTuple):
@@ -335,29 +338,59 @@ def _gather(
     model: Any, weights: Any, scratch: Any, marks: Any, first: Any, limit: Any, numbers: Any, scores: Any
 ) -> Any:
     """Make a heap of the best items with at least this number that are not chosen yet; give its size."""
+    if limit <= 0:
+        return 0
     available = model.available
     passing = model.passing
     keys = model.keys
     chosen = scratch.chosen
     rows = scratch.rows
     marked = scratch.marked
+    sums = scratch.sums
     visits = rows.shape[1] - 1
-    count = 0
-    for i in range(marks if limit > 0 else 0):
+    for i in range(marks):
         item = np.uintp(marked[i])
-        if rows[item, visits] < 0.0 or not (available[item] and passing[item]):
-            continue
         score = np.float32(0.0)
         for source in range(len(weights)):
             score += weights[source] * rows[item, source]
-        if score <= 0.0 or item < first or chosen[item]:
-            continue
-        if count < limit:
-            sift_up(numbers, scores, keys, count, item, score)
+        is_out = rows[item, visits] < 0.0 or not (available[item] and passing[item]) or item < first or chosen[item]
+        sums[i] = np.float32(0.0) if is_out else score
+    level = _level(sums, marks, limit)
+    levels = sums.view(np.int32)
+    count = 0
+    for i in range(marks):  # the best for certain, who need no comparison
+        if sums[i] > 0.0 and levels[i] >> _LEVEL > level:
+            sift_up(numbers, scores, keys, count, np.uintp(marked[i]), sums[i])
             count += 1
-        elif score > scores[0] or (score == scores[0] and keys[item] < keys[numbers[0]]):
-            sift_down(numbers, scores, keys, count, item, score)
+    for i in range(marks):  # those of whom some belong to the best
+        if sums[i] > 0.0 and levels[i] >> _LEVEL == level:
+            item = np.uintp(marked[i])
+            score = sums[i]
+            if count < limit:
+                sift_up(numbers, scores, keys, count, item, score)
+                count += 1
+            elif score > scores[0] or (score == scores[0] and keys[item] < keys[numbers[0]]):
+                sift_down(numbers, scores, keys, count, item, score)
     return count
+
+
+@compiled
+def _level(sums: Any, marks: Any, limit: Any) -> Any:
+    """Give the level to which the last of the best belongs: the bits of a positive number are ordered as it is."""
+    levels = sums.view(np.int32)
+    counts = np.zeros(1 << (31 - _LEVEL), np.int32)
+    top = 0
+    for i in range(marks):
+        if sums[i] > 0.0:
+            level = levels[i] >> _LEVEL
+            counts[level] += 1
+            top = max(top, level)
+    above = 0
+    for level in range(top, 0, -1):
+        above += counts[level]
+        if above >= limit:
+            return level
+    return 0
 
 
 @compiled

@@ -99,6 +99,7 @@ class PreparedBatch:
             chosen=np.zeros(numbers, np.uint8),
             slots=np.arange(numbers, dtype=np.int32) % TRASH,
             marked=np.zeros(numbers + 1, np.int32),
+            sums=np.zeros(numbers + 1, np.float32),
         )
 
 
