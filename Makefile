@@ -37,8 +37,9 @@ protos/gen: $(PROTOS) protos/generate.py $(INSTALLED)
 	@touch $@
 
 # numba compiles the table kernels once and keeps them; the first request shall not wait for that.
-$(WARMED): $(INSTALLED) $(wildcard services/vector_search/*.py services/vector_search/*/*.py) | protos/gen
+$(WARMED): $(INSTALLED) $(wildcard services/vector_search/*.py services/*/domain/*.py services/servicekit/*.py) | protos/gen
 	$(BIN)/python -m vector_search.warm
+	$(BIN)/python -m graph_service.warm
 	@touch $@
 
 data: $(FETCHED) ## Fetch MovieLens-100K and the film database into .cache

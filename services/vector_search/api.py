@@ -310,10 +310,12 @@ def _embedding(message: pb.UpsertItemsRequest.Embedding) -> Embedding:
 
 
 def _source_weights(messages: Sequence[pb.SourceWeight]) -> Mapping[str, float] | None:
+    if not messages:
+        return None
     weights = {message.source: message.weight for message in messages}
     if not np.isfinite(list(weights.values())).all():
         raise InvalidArgumentError("a source's weight is finite", field="source_weights")
-    return weights or None
+    return weights
 
 
 def _keys(packed: bytes, field: str, most: int) -> Keys:

@@ -11,7 +11,7 @@ from hot_path_api.application.retrieval import PROFILE, Found, Limits, Retrieval
 from hot_path_api.application.selector import Chosen, Conditions, Selector
 from hot_path_api.application.served import ServedLists
 from hot_path_api.application.sources import TrendingSource
-from hot_path_api.domain.blend import score_all
+from hot_path_api.domain.blend import Ranked, best_first, rank
 from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates, SourceQuery, pool_of
 from hot_path_api.domain.events import ListServed
 from hot_path_api.domain.fallback import fallback_candidates, fallback_items
@@ -25,7 +25,6 @@ from hot_path_api.domain.recommendations import (
 )
 from hot_path_api.domain.serving import ServingModel
 from servicekit import metrics
-from servicekit.arrays import Floats
 from servicekit.clock import Clock
 from servicekit.errors import ServiceError, UnavailableError
 
@@ -97,15 +96,15 @@ class Pipeline:
         for name, error in found.missing.items():
             run.do_without(name, error)
         want = query.offset + query.limit + 1
-        pool, scores, strategy = await self._fill(plan, query, model, run, found, want)
-        ranked = time.perf_counter()
-        chosen = await self._choose(query, question, model, run, pool, scores, want)
+        pool, ranked, strategy = await self._fill(plan, query, model, run, found, want)
+        filled = time.perf_counter()
+        chosen = await self._choose(query, question, model, run, pool, ranked, want)
         page = slice(query.offset, query.offset + query.limit)
         items, errors = await self._descriptions.describe(
             chosen.places[page],
             chosen.items[page],
             pool=pool,
-            scores=scores,
+            scores=ranked.scores,
             question=question,
             popular=ReasonCode.FALLBACK if strategy == FALLBACK else ReasonCode.TRENDING,
             explain=query.explain,
@@ -125,7 +124,7 @@ class Pipeline:
             has_more=len(chosen.places) == want and query.offset + query.limit < MAX_DEPTH,
         )
         done = time.perf_counter()
-        self._selecting.observe(done - ranked)
+        self._selecting.observe(done - filled)
         self._latency.observe(done - run.started)
         self._side_effects(query, answer, pool)
         return answer
@@ -147,18 +146,18 @@ class Pipeline:
 
     async def _fill(
         self, plan: Plan, query: RecommendationQuery, model: ServingModel, run: _Run, found: Found, want: int
-    ) -> tuple[Candidates, Floats, str]:
+    ) -> tuple[Candidates, Ranked, str]:
         """Add popular items where the plan weighs them, and when the history retrieved too little.
 
         When even these lack, the model's static list.
         """
-        pool, scores = found.pool, found.scores
+        pool, ranked = found.pool, found.ranked
         if plan.trending:
             popular = await self._ask_trending(found.question, query, model, run)
             pool = pool_of([pool, popular], enough=3 * want)
-            (scores,) = score_all([(plan.blend, pool)])
-        if not plan.tops_up or np.count_nonzero(pool.evidence() > 0.0) >= want:
-            return pool, scores, plan.strategy
+            ranked = rank(plan.blend, pool)
+        if not plan.tops_up or ranked.speaking >= want:
+            return pool, ranked, plan.strategy
         strategy = plan.strategy if len(pool.keys) else TRENDING
         popular = await self._ask_trending(found.question, query, model, run)
         if not len(popular.keys) and TRENDING in run.degraded:
@@ -166,8 +165,8 @@ class Pipeline:
             popular = fallback_candidates(query.tenant, model)
             if not len(popular.keys) and not len(pool.keys):
                 raise UnavailableError("no part that recommends can be reached; try again in a moment")
-        pool, scores = top_up(pool, scores, popular)
-        return pool, scores, strategy
+        pool, scores = top_up(pool, ranked.scores, popular)
+        return pool, Ranked(scores, best_first(scores[np.newaxis])[0], ranked.speaking), strategy
 
     async def _choose(
         self,
@@ -176,7 +175,7 @@ class Pipeline:
         model: ServingModel,
         run: _Run,
         pool: Candidates,
-        scores: Floats,
+        ranked: Ranked,
         want: int,
     ) -> Chosen:
         excluded = question.history_keys
@@ -184,12 +183,13 @@ class Pipeline:
             excluded = np.concatenate([excluded, question.exclude_keys])
         chosen = await self._selector.choose(
             pool.keys,
-            scores,
+            ranked.scores,
+            order=ranked.order,
             want=want,
             conditions=Conditions(
                 filter=query.filter,
                 excluded=excluded,
-                known=fallback_items(query.tenant, model) if TRENDING in run.degraded else None,
+                known=fallback_items(query.tenant, model.fallback) if TRENDING in run.degraded else None,
             ),
             timeout_s=run.for_rest_s(),
             diversity=query.diversity,

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hot_path_api.application.sources import CandidateSource
-from hot_path_api.domain.blend import score_all
+from hot_path_api.domain.blend import NOTHING_RANKED, Ranked, rank_all
 from hot_path_api.domain.candidates import NO_CANDIDATES, Candidates, SourceQuery, pool_of
 from hot_path_api.domain.plan import Plan
 from hot_path_api.domain.ports import Profiles
 from hot_path_api.domain.recommendations import MAX_DEPTH, RecommendationQuery
 from hot_path_api.domain.users import NOBODY, UserContext, with_session
 from servicekit import metrics
-from servicekit.arrays import Floats
 from servicekit.batching import MicroBatcher
 from servicekit.clock import Clock
 from servicekit.errors import ServiceError
@@ -29,7 +28,6 @@ PROFILE = "profile"
 # Each step is given at least this long, even when the steps before it have used the budget up: a stall of the machine
 # that hits the profile must not cost the sources too, and a personal list a moment late is better than a popular one.
 _LEAST_S = 0.04
-_NO_SCORES: Floats = np.empty(0, np.float32)
 _MAX_BATCH = 128  # about 4 ms of work for vector_search
 
 
@@ -65,14 +63,14 @@ class Found:
         context: The user's past.
         question: What the sources were asked.
         pool: What they answered, as one.
-        scores: float32[N] of the pool.
+        ranked: The pool in order.
         missing: Who could not be asked, and why.
     """
 
     context: UserContext
     question: SourceQuery
     pool: Candidates
-    scores: Floats
+    ranked: Ranked
     missing: dict[str, ServiceError] = field(default_factory=dict)
 
 
@@ -128,9 +126,9 @@ class Retrieval:
         asked = time.perf_counter()
         for wish, each, answers in zip(wishes, found, parts, strict=True):
             each.pool = pool_of(answers, enough=3 * (wish.query.offset + wish.query.limit + 1))
-        scores = score_all([(wish.plan.blend, each.pool) for wish, each in zip(wishes, found, strict=True)])
-        for each, own in zip(found, scores, strict=True):
-            each.scores = own
+        ranked = rank_all([(wish.plan.blend, each.pool) for wish, each in zip(wishes, found, strict=True)])
+        for each, own in zip(found, ranked, strict=True):
+            each.ranked = own
         self._stages[PROFILE].observe(known - started)
         self._stages["sources"].observe(asked - known)
         self._stages["score"].observe(time.perf_counter() - asked)
@@ -213,7 +211,7 @@ class Retrieval:
 
 
 def _nothing(question: SourceQuery) -> Found:
-    return Found(NOBODY, question, NO_CANDIDATES, _NO_SCORES)
+    return Found(NOBODY, question, NO_CANDIDATES, NOTHING_RANKED)
 
 
 def _left_s(until: float) -> float:

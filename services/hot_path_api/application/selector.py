@@ -56,24 +56,25 @@ class Selector:
         keys: Keys,
         scores: Floats,
         *,
+        order: Places,
         want: int,
         conditions: Conditions,
         timeout_s: float,
         diversity: float = 0.0,
         caps: Mapping[str, int] | None = None,
     ) -> Chosen:
-        """Choose up to `want` of the candidates, best first; ties in the order given.
+        """Choose up to `want` of the candidates, best first.
 
         Args:
             keys: int64[N], distinct.
             scores: float32[N].
+            order: intp[N], places in these arrays, best first.
             want: How many.
             conditions: What may be shown.
             timeout_s: How long the look-up of items may take.
             diversity: 0 for the order of the scores, up to 1 for the greatest difference.
             caps: For an attribute, how many items that share a value of it may be chosen.
         """
-        order = np.argsort(-scores, kind="stable")
         if not diversity and not caps:
             return await self._take(keys, order, want, conditions, timeout_s)
         pool = await self._take(keys, order, max(2 * want, _DIVERSITY_POOL), conditions, timeout_s)

@@ -167,6 +167,7 @@ async def _choose(
     return await selector.choose(
         keys,
         scores,
+        order=np.argsort(-scores, kind="stable"),
         want=page.want,
         conditions=conditions,
         timeout_s=max(deadline - time.perf_counter(), 0.005),

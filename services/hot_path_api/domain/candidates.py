@@ -68,7 +68,7 @@ class Candidates:
 
     def evidence(self) -> Floats:
         """Give float32[N]: all that the sources say for and against each candidate, added up."""
-        total: Floats = _share_rows(self.names, self.shares) @ self.features
+        total: Floats = share_rows(self.names, self.shares) @ self.features
         return total
 
 
@@ -82,7 +82,7 @@ NO_CANDIDATES = Candidates(
 
 
 @lru_cache(maxsize=100)
-def _share_rows(names: tuple[str, ...], shares: frozenset[str]) -> Floats:
+def share_rows(names: tuple[str, ...], shares: frozenset[str]) -> Floats:
     """Give float32[F]: 1 for the rows that are shares, 0 for the others."""
     return np.array([name in shares for name in names], np.float32)
 

@@ -1,9 +1,12 @@
 """The model's static list: what is shown when nobody else answers."""
 
+from collections.abc import Mapping
+from functools import lru_cache
+
 import numpy as np
 
 from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates
-from hot_path_api.domain.items import Item
+from hot_path_api.domain.items import Item, ItemRef
 from hot_path_api.domain.serving import ServingModel
 from servicekit.identity import item_key
 
@@ -22,7 +25,8 @@ def fallback_candidates(tenant: str, model: ServingModel) -> Candidates:
     )
 
 
-def fallback_items(tenant: str, model: ServingModel) -> dict[int, Item]:
+@lru_cache(maxsize=16)
+def fallback_items(tenant: str, refs: tuple[ItemRef, ...]) -> Mapping[int, Item]:
     """Give the list's items by key as far as their identity goes, for when nobody can say more of them."""
-    keys = [item_key(tenant, ref.item_type, ref.item_id) for ref in model.fallback]
-    return {key: Item(key=key, tenant=tenant, ref=ref) for key, ref in zip(keys, model.fallback, strict=True)}
+    keys = [item_key(tenant, ref.item_type, ref.item_id) for ref in refs]
+    return {key: Item(key=key, tenant=tenant, ref=ref) for key, ref in zip(keys, refs, strict=True)}

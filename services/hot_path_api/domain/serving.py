@@ -1,7 +1,7 @@
 """What the gateway needs to know of the active model: how to blend, what to fall back to."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ class ServingModel:
     source_weights: Mapping[str, float] = field(default_factory=dict)
     graph_weights: Mapping[str, float] = field(default_factory=dict)
     trending_window: Window = Window.MONTH
-    fallback: Sequence[ItemRef] = ()
+    fallback: tuple[ItemRef, ...] = ()
 
     @property
     def retrieval_sources(self) -> frozenset[str]:

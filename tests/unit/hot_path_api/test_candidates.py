@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hot_path_api.domain.blend import Blend, Term, Transform, score_all
+from hot_path_api.domain.blend import Blend, Term, Transform, best_first, rank, rank_all
 from hot_path_api.domain.candidates import NO_CANDIDATES, Candidates, join, merge
 from hot_path_api.domain.ranking import top_up
 
@@ -68,10 +70,10 @@ def test_joining_adds_features_and_no_candidates() -> None:
 def test_the_blend_weighs_transformed_features() -> None:
     blend = Blend([Term("a", 2.0, Transform.SQRT), Term("b", 0.5), Term("absent", 9.0), Term("zero", 0.0)])
     pool = candidates([1, 2], {"a": [0.25, -0.25], "c": [7.0, 7.0], "b": [2.0, 4.0]})
-    (scores,) = score_all([(blend, pool)])
+    scores = rank(blend, pool).scores
     np.testing.assert_allclose(scores, [2.0, 1.0])
     assert blend.features == {"a", "b", "absent"}
-    (without,) = score_all([(blend.without(frozenset("a")), candidates([1], {"a": [1.0], "b": [2.0]}))])
+    without = rank(blend.without(frozenset("a")), candidates([1], {"a": [1.0], "b": [2.0]})).scores
     np.testing.assert_allclose(without, [1.0])
 
 
@@ -84,11 +86,17 @@ def test_many_pools_are_scored_as_one() -> None:
         (blend, candidates([4], {"b": [1.0]})),
         (blend, candidates([5], {"a": [1.0], "b": [1.0]})),
     ]
-    assert (
-        [scores.tolist() for scores in score_all(pools)]
-        == [score_all([each])[0].tolist() for each in pools]
-        == [[2.0, 1.0], [7.0], [], [0.5], [2.5]]
-    )
+    together = rank_all(pools)
+    assert [each.scores.tolist() for each in together] == [[2.0, 1.0], [7.0], [], [0.5], [2.5]]
+    assert [each.order.tolist() for each in together] == [[0, 1], [0], [], [0], [0]]
+    assert [each.speaking for each in together] == [2, 1, 0, 1, 1]
+    assert [each.scores.tolist() for each in together] == [rank(*each).scores.tolist() for each in pools]
+
+
+@given(st.lists(st.sampled_from([-2.5, -1.0, -0.0, 0.0, 1e-30, 0.5, 0.5000001, 3.0, 1e30]), min_size=1, max_size=40))
+def test_the_best_come_first_and_ties_stay_as_they_were(scores: list[float]) -> None:
+    row = np.array([scores], np.float32)
+    assert best_first(row)[0].tolist() == np.argsort(-row[0], kind="stable").tolist()
 
 
 def test_topping_up_puts_popular_items_behind_and_what_is_spoken_against_last() -> None:
