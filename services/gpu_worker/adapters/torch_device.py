@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
@@ -11,7 +10,10 @@ from servicekit.errors import FailedPreconditionError, InternalError, ResourceEx
 ERRORS: tuple[tuple[type[Exception], type[ServiceError]], ...] = (
     (torch.OutOfMemoryError, ResourceExhaustedError),
     (torch.linalg.LinAlgError, FailedPreconditionError),
-    (RuntimeError, InternalError),  # the mother of the two above, and of all others of torch
+    (RuntimeError, InternalError),  # the mother of the two above and of most others
+    (torch.FatalError, InternalError),
+    (torch.cuda.DeferredCudaCallError, InternalError),
+    (torch.jit.Error, InternalError),
 )
 """What torch raises and what we make of it; the first that fits."""
 
@@ -47,7 +49,7 @@ def mapped_errors(task: str) -> Iterator[None]:
     """Raise what torch raises as one of ours."""
     try:
         yield
-    except RuntimeError as exc:
+    except tuple(theirs for theirs, _ in ERRORS) as exc:
         kind = next(ours for theirs, ours in ERRORS if isinstance(exc, theirs))
         raise kind(f"{task} failed: {_first_line(exc)}{_ADVICE.get(kind, '')}") from exc
 
@@ -57,5 +59,5 @@ _ADVICE: dict[type[ServiceError], str] = {
 }
 
 
-def _first_line(exc: Any) -> str:
+def _first_line(exc: Exception) -> str:
     return (str(exc).splitlines() or [type(exc).__name__])[0]

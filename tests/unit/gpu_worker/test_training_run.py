@@ -4,46 +4,19 @@ from functools import cache
 
 import numpy as np
 import pytest
+from unit.gpu_worker.small_catalogue import N_ITEMS, small_data
 
-from gpu_worker.domain.training import HoldOut, TrainedModel, TrainingData, TrainingItem
+from gpu_worker.domain.training import HoldOut, TrainedModel, TrainingData
 from gpu_worker.training import train
 from gpu_worker.training.methods import numpy_methods
 from servicekit.errors import FailedPreconditionError
 
 METHODS = numpy_methods(threads=1, max_dense_items=1_000)
-N_ITEMS = 60
-GROUPS = 6  # users stay within a group of ten items and walk through it in order
-
-
-@cache
-def data() -> TrainingData:
-    generator = np.random.default_rng(7)
-    users, items, times = [], [], []
-    for user in range(120):
-        group = user % GROUPS
-        start = generator.integers(0, 10)
-        for step in range(7):
-            users.append(user)
-            items.append(group * 10 + (start + step) % 10)
-            times.append(1_600_000_000_000 + step * 60_000)
-    vectors = np.repeat(np.eye(GROUPS, dtype=np.float32), 10, axis=0) + 0.1 * generator.normal(
-        size=(N_ITEMS, GROUPS)
-    ).astype(np.float32)
-    return TrainingData(
-        item_keys=np.arange(N_ITEMS, dtype=np.int64),
-        items=[TrainingItem("film", f"f{number}", genres=(f"g{number // 10}",)) for number in range(N_ITEMS)],
-        user_keys=np.array(users),
-        interaction_keys=np.array(items),
-        weights=np.ones(len(users), np.float32),
-        times_ms=np.array(times),
-        vector_keys=np.arange(N_ITEMS, dtype=np.int64),
-        vectors=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
-    )
 
 
 @cache
 def trained(hold_out: HoldOut, seed: int = 1) -> TrainedModel:
-    return train(data(), hold_out=hold_out, seed=seed, progress=lambda _stage, _part: None, methods=METHODS)
+    return train(small_data(), hold_out=hold_out, seed=seed, progress=lambda _stage, _part: None, methods=METHODS)
 
 
 @pytest.mark.parametrize("hold_out", list(HoldOut))
@@ -60,7 +33,7 @@ def test_order_is_learned_from_the_time_hold_out() -> None:
 
 def test_the_same_seed_and_data_give_the_same_model() -> None:
     first = trained(HoldOut.TIME)
-    second = train(data(), hold_out=HoldOut.TIME, seed=1, progress=lambda _stage, _part: None, methods=METHODS)
+    second = train(small_data(), hold_out=HoldOut.TIME, seed=1, progress=lambda _stage, _part: None, methods=METHODS)
     assert first.serving == second.serving
     assert first.metrics == second.metrics
     for name, (table, settings) in first.tables.items():
@@ -82,7 +55,7 @@ def test_a_model_names_everything_that_serves_it() -> None:
 
 
 def test_factors_that_shrank_to_nothing_have_no_say() -> None:
-    full = data()
+    full = small_data()
     first = full.user_keys < 12
     few = TrainingData(
         item_keys=full.item_keys,
@@ -102,13 +75,15 @@ def test_factors_that_shrank_to_nothing_have_no_say() -> None:
 
 def test_progress_only_grows() -> None:
     parts: list[float] = []
-    train(data(), hold_out=HoldOut.RANDOM, seed=2, progress=lambda _stage, part: parts.append(part), methods=METHODS)
+    train(
+        small_data(), hold_out=HoldOut.RANDOM, seed=2, progress=lambda _stage, part: parts.append(part), methods=METHODS
+    )
     assert parts == sorted(parts)
     assert 0.0 <= parts[0] <= parts[-1] <= 1.0
 
 
 def test_too_little_data_is_refused_with_what_is_needed() -> None:
-    full = data()
+    full = small_data()
     one = TrainingData(
         item_keys=full.item_keys,
         items=full.items,
