@@ -88,6 +88,9 @@ auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
+# What retention and compaction let go goes while a test waits for it.
+log.retention.check.interval.ms=200
+log.cleaner.backoff.ms=200
 # Small.
 log.cleaner.dedupe.buffer.size=16777216
 num.network.threads=2

@@ -13,6 +13,8 @@ from servicekit.eventlog.port import Offsets, Record, StaleOwnerError, TopicPart
 _FETCH_RECORDS = 2_000
 _LONGEST_FETCH_S = 0.5
 _GLANCE_S = 0.1
+_FETCH_SLACK_S = 0.02  # what a fetch takes beside waiting
+_LONGEST_SILENCE_S = 20.0  # longer than the driver waits for an answer and for a rebalance
 
 
 class KafkaEventConsumer:
@@ -44,6 +46,7 @@ class KafkaEventConsumer:
         self._on_close = on_close
         self._thread = DriverThread(f"kafka-consumer-{group or 'all'}")
         self._fetching: asyncio.Future[Fetched] | None = None
+        self._fetching_since = 0.0
         self._fetched: dict[TopicPartition, deque[Record]] = {}  # not given away yet
         self._positions: dict[TopicPartition, int] = {}
         self._floors: dict[TopicPartition, int] = {}  # a commit below belongs to an earlier ownership
@@ -121,6 +124,7 @@ class KafkaEventConsumer:
         self._positions.clear()
         self._fetched.clear()
         self._on_close(self)
+        self._reader.stop()
         await self._thread.close(self._reader.close)
 
     async def _open(self) -> None:
@@ -147,10 +151,10 @@ class KafkaEventConsumer:
             paused = frozenset(self._paused)
             if self._has_some():
                 return
-            if fetched.settled and fetched.positions.keys() == self._positions.keys():
+            if fetched is not None and fetched.settled and fetched.positions.keys() == self._positions.keys():
                 if await self._thread.run(lambda paused=paused: self._reader.is_at_end(paused)):  # type: ignore[misc]
                     return
-            elif self._group is not None and not fetched.settled and await self._members() > 1:
+            elif self._group is not None and await self._members() > 1:
                 return
             if asyncio.get_running_loop().time() > give_up:
                 raise UnavailableError(f"Kafka did not share {', '.join(self._read)} out within {CALL_S:.0f} s")
@@ -159,8 +163,9 @@ class KafkaEventConsumer:
         group = self._group or ""
         return await self._asking.run(lambda: self._topics.members(group))
 
-    async def _fetch(self, timeout_s: float, max_records: int) -> Fetched:
-        """Wait for the fetch under way, else for a new one; who stops waiting loses nothing of it."""
+    async def _fetch(self, timeout_s: float, max_records: int) -> Fetched | None:
+        """Wait for the fetch under way, else for a new one; None when it goes on. It is received in any case."""
+        loop = asyncio.get_running_loop()
         if self._fetching is None or self._fetching.done():
             paused = frozenset(self._paused)
             count = max(max_records, _FETCH_RECORDS)
@@ -168,10 +173,13 @@ class KafkaEventConsumer:
                 lambda: self._reader.fetch(max_records=count, timeout_s=timeout_s, paused=paused)
             )
             self._fetching.add_done_callback(self._receive)
-        try:
-            return await asyncio.wait_for(asyncio.shield(self._fetching), timeout_s + 2 * CALL_S)
-        except TimeoutError as error:
-            raise UnavailableError("Kafka does not answer") from error
+            self._fetching_since = loop.time()
+        await asyncio.wait({self._fetching}, timeout=timeout_s + _FETCH_SLACK_S)
+        if self._fetching.done():
+            return self._fetching.result()
+        if loop.time() > self._fetching_since + _LONGEST_SILENCE_S:
+            raise UnavailableError("Kafka does not answer")
+        return None
 
     def _receive(self, fetching: asyncio.Future[Fetched]) -> None:
         error = fetching.exception()

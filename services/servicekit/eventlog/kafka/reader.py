@@ -1,5 +1,6 @@
 """Reads partitions of Kafka, alone or as a member of a group, by blocking calls of one thread."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,6 +31,8 @@ _NAMED_SESSION_MS = 20_000  # long enough for a process that crashed to come bac
 _LONGEST_ABSENCE_MS = 60_000  # between polls; bounds a rebalance, which waits for members that are busy
 _CLOSE_MS = 3_000
 _FENCE_CHECK_S = 3.0
+_LONGEST_JOIN_S = 5.0
+_JOIN_STEP_S = 0.25
 
 _log = get_logger(__name__)
 
@@ -120,6 +123,11 @@ class KafkaReader:
         self._placeless: set[TopicPartition] = set()  # came, and it is not known yet where they are read from
         self._positions: dict[TopicPartition, int] = {}
         self._fence_check_due = 0.0
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Let a fetch that waits for a rebalance end; for any thread."""
+        self._stopping.set()
 
     def open(self, places: Collection[TopicPartition]) -> None:
         """Connect; without a group take all these partitions, in a group join at the first fetch."""
@@ -129,6 +137,7 @@ class KafkaReader:
         try:
             if self._membership is not None:
                 consumer.subscribe(self._topics, listener=self._moves)
+                _require_partitions(consumer, self._topics)
             else:
                 consumer.assign([_theirs(where) for where in places])
                 for where, offset in self._starts(consumer, places).items():
@@ -142,13 +151,16 @@ class KafkaReader:
     def fetch(self, *, max_records: int, timeout_s: float, paused: Collection[TopicPartition]) -> Fetched:
         """Wait for records of partitions that are not paused; follow the group.
 
+        A rebalance that has begun is waited for, longer than `timeout_s` if need be: the driver begins another when
+        one comes to its end while nobody waits for it.
+
         Raises:
             FailedPreconditionError: Another consumer has joined the group under this member's name.
         """
         consumer = self._opened()
         self._pause(consumer, paused)
         try:
-            records = self._poll(consumer, max_records, timeout_s)
+            records = self._poll_until_settled(consumer, max_records, timeout_s)
             # What may be well next time must not fail this one: the driver would not give these records again.
             with suppress(driver.RetriableError):
                 self._check_fence(consumer)
@@ -246,6 +258,13 @@ class KafkaReader:
         already = consumer.paused()
         consumer.pause(*(wanted - already))
         consumer.resume(*(already - wanted))
+
+    def _poll_until_settled(self, consumer: KafkaConsumer, max_records: int, timeout_s: float) -> list[Record]:
+        give_up = time.monotonic() + _LONGEST_JOIN_S
+        while True:
+            records = self._poll(consumer, max_records, timeout_s if self._settled(consumer) else _JOIN_STEP_S)
+            if records or self._settled(consumer) or self._stopping.is_set() or time.monotonic() > give_up:
+                return records
 
     def _poll(self, consumer: KafkaConsumer, max_records: int, timeout_s: float) -> list[Record]:
         try:
@@ -355,6 +374,13 @@ class KafkaReader:
             {_theirs(where): wire.OffsetAndMetadata(offset, "", -1) for where, offset in offsets.items()},
             timeout_ms=_REQUEST_MS,
         )
+
+
+def _require_partitions(consumer: KafkaConsumer, topics: Sequence[str]) -> None:
+    """See that the driver knows the partitions; a leader that joins a group before shares out none."""
+    unknown = [topic for topic in topics if not consumer.partitions_for_topic(topic)]
+    if unknown:
+        raise driver.LeaderNotAvailableError(", ".join(unknown))
 
 
 def _record(wired: Any) -> Record:
