@@ -390,8 +390,6 @@ def by_pair(paths: Sequence[GraphPath]) -> list[tuple[int, int, MetaPath, str, f
 class TestMemoryGraphStore(GraphStoreContract):
     adapter = "memory"
 
-    adapter = "memory"
-
     @pytest.fixture
     async def store(self) -> AsyncIterator[GraphStore]:
         store = MemoryGraphStore()
@@ -400,8 +398,6 @@ class TestMemoryGraphStore(GraphStoreContract):
 
 
 class TestSqliteGraphStore(GraphStoreContract):
-    adapter = "sqlite"
-
     adapter = "sqlite"
 
     @pytest.fixture
