@@ -58,7 +58,7 @@ class ServersSettings(BaseSettings):
 
     quick_start: bool = False
     """Start the Java servers for half the processor time; at length they are slower, so a bench wants it off."""
-    start_wait_s: float = Field(default=120.0, gt=0.0)
+    start_wait_s: float = Field(default=180.0, gt=0.0)
     """Seconds that a server may take until it answers."""
     stop_grace_s: float = Field(default=30.0, ge=0.0)
     """Seconds that a server may take to stop before it is killed."""
