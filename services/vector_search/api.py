@@ -10,11 +10,12 @@ from recommendation.vector_search.v1 import vector_search_pb2_grpc as pb_grpc
 from servicekit.arrays import Floats, Keys, pack_floats, pack_ints, pack_keys, unpack_floats, unpack_keys
 from servicekit.errors import InvalidArgumentError, ServiceError, UnavailableError
 from vector_search.application.embeddings import Embedding, Embeddings, VectorQuery
+from vector_search.application.rebuild import VectorRebuild
 from vector_search.application.retrieval import Retrieval, SimilarQuery
 from vector_search.application.tenants import Serving, Tenants
 from vector_search.application.versions import Versions
 from vector_search.convert import element_error, filter_from_message, item_from_message
-from vector_search.domain.dense import Mark, Neighbours
+from vector_search.domain.dense import Mark, Neighbours, nothing_near
 from vector_search.domain.recall import SELECTIVITIES
 from vector_search.domain.retrieval import Candidates, UserQuery
 
@@ -24,6 +25,7 @@ MAX_USERS = 256
 MAX_VECTORS = 64
 MAX_UPSERTS = 1_000
 MAX_LOOKUPS = 10_000
+MAX_VECTOR_LOOKUPS = 1_000
 MAX_HISTORY = 10_000
 MAX_LIMIT = 1_000
 MAX_NEIGHBOURS = 400
@@ -45,12 +47,14 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
         tenants: Tenants,
         retrieval: Retrieval,
         embeddings: Embeddings,
+        rebuild: VectorRebuild,
         versions: Versions,
         ready: Callable[[], bool],
     ) -> None:
         self._tenants = tenants
         self._retrieval = retrieval
         self._embeddings = embeddings
+        self._rebuild = rebuild
         self._versions = versions
         self._ready = ready
 
@@ -108,6 +112,9 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
         count = _bounded(request.neighbours, "neighbours", MAX_NEIGHBOURS, default=0)
 
         async def upsert(tenant: str, embeddings: Sequence[Embedding]) -> Sequence[Neighbours | ServiceError]:
+            if request.collection:
+                outcomes = await self._rebuild.fill(tenant, request.collection, embeddings)
+                return [outcome or nothing_near() for outcome in outcomes]
             return await self._embeddings.upsert(tenant, embeddings, neighbours=count)
 
         outcomes = await _by_tenant(request.embeddings, _embedding, upsert, tenant_of=lambda each: each.item.tenant)
@@ -127,11 +134,19 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
     ) -> pb.LookupEmbeddingsResponse:
         """Answer which embedding each item has."""
         _require(request.tenant, "tenant")
-        marks = await self._embeddings.marks(request.tenant, _keys(request.item_keys, "item_keys", MAX_LOOKUPS))
+        keys = _keys(request.item_keys, "item_keys", MAX_VECTOR_LOOKUPS if request.with_vectors else MAX_LOOKUPS)
+        marks = await self._embeddings.marks(request.tenant, keys, building=request.collection)
+        vectors: Sequence[Floats | None] = [None] * len(keys)
+        if request.with_vectors:
+            vectors = await self._embeddings.vectors(request.tenant, keys, building=request.collection)
         return pb.LookupEmbeddingsResponse(
             marks=[
-                pb.LookupEmbeddingsResponse.Mark(model_id=mark.model_id, content_hash=mark.content_hash)
-                for mark in marks
+                pb.LookupEmbeddingsResponse.Mark(
+                    model_id=mark.model_id,
+                    content_hash=mark.content_hash,
+                    vector=b"" if vector is None else pack_floats(vector),
+                )
+                for mark, vector in zip(marks, vectors, strict=True)
             ]
         )
 
@@ -147,6 +162,41 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
                 vectors=pack_floats(points.vectors),
                 dimensions=points.vectors.shape[1],
             )
+
+    async def BeginRebuild(  # noqa: N802 - the name of the RPC
+        self, request: pb.BeginRebuildRequest, _context: Any
+    ) -> pb.BeginRebuildResponse:
+        """Begin a new collection."""
+        _require(request.tenant, "tenant")
+        name = await self._rebuild.begin(request.tenant, request.model_id, request.dimensions)
+        return pb.BeginRebuildResponse(collection=name)
+
+    async def FinishRebuild(  # noqa: N802 - the name of the RPC
+        self, request: pb.FinishRebuildRequest, _context: Any
+    ) -> pb.FinishRebuildResponse:
+        """Switch to a new collection."""
+        _require(request.tenant, "tenant")
+        _require(request.collection, "collection")
+        rebuilt = await self._rebuild.finish(request.tenant, request.collection, least_points=request.least_points)
+        return pb.FinishRebuildResponse(
+            points=rebuilt.points, previous_points=rebuilt.previous_points, recall_at_10=rebuilt.recall_at_10
+        )
+
+    async def RollBackRebuild(  # noqa: N802 - the name of the RPC
+        self, request: pb.RollBackRebuildRequest, _context: Any
+    ) -> pb.RollBackRebuildResponse:
+        """Go back to the collection before."""
+        _require(request.tenant, "tenant")
+        return pb.RollBackRebuildResponse(collection=await self._rebuild.roll_back(request.tenant))
+
+    async def FindGaps(  # noqa: N802 - the name of the RPC
+        self, _request: pb.FindGapsRequest, _context: Any
+    ) -> pb.FindGapsResponse:
+        """Answer where vectors are lost."""
+        gaps = await self._versions.find_gaps()
+        return pb.FindGapsResponse(
+            gaps=[pb.FindGapsResponse.Gap(tenant=tenant, items=items) for tenant, items in sorted(gaps.items())]
+        )
 
     async def ActivateVersion(  # noqa: N802 - the name of the RPC
         self, request: pb.ActivateVersionRequest, _context: Any

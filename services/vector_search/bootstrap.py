@@ -13,11 +13,12 @@ from servicekit.logs import get_logger
 from servicekit.metrics import MODEL_AGE, serve_metrics
 from servicekit.rpc.server import GrpcServer
 from servicekit.tasks import BackgroundTasks
-from vector_search.adapters.edge_collections import EdgeDenseStore
+from vector_search.adapters.dense_stores import QdrantOptions, open_dense_store
 from vector_search.adapters.model_stores import open_model_store
 from vector_search.api import SERVICE_NAME, VectorSearchServicer
 from vector_search.application.content import ContentVectors
 from vector_search.application.embeddings import Embeddings
+from vector_search.application.rebuild import VectorRebuild
 from vector_search.application.retrieval import Retrieval
 from vector_search.application.tenants import Tenants
 from vector_search.application.versions import Versions
@@ -28,6 +29,7 @@ from vector_search.settings import VectorSearchSettings
 from vector_search.warm import warm
 
 _AGE_INTERVAL_S = 10.0
+_REFRESH_INTERVAL_S = 0.4
 _ACTIVATE_AGAIN_S = 5.0
 
 
@@ -52,6 +54,8 @@ class VectorSearch:
         content = ContentVectors(dense)
         self.retrieval = Retrieval(self.tenants, content, threads=kernel_threads)
         self.embeddings = Embeddings(self.tenants, content)
+        self.rebuild = VectorRebuild(content, least_recall=least_recall)
+        self.content = content
         self.versions = Versions(
             self.tenants,
             models=models,
@@ -84,6 +88,7 @@ class VectorSearch:
             tenants=self.tenants,
             retrieval=self.retrieval,
             embeddings=self.embeddings,
+            rebuild=self.rebuild,
             versions=self.versions,
             ready=self.is_ready,
         )
@@ -99,7 +104,7 @@ class VectorSearch:
             if self._latest[published.tenant] != published.version:
                 continue
             try:
-                await self.versions.activate(published.tenant, published.version)
+                await self.versions.activate(published.tenant, published.version, verified_by_another=True)
             except ServiceError as error:
                 log.error(  # noqa: TRY400 - said for people, no bug to trace
                     "the published version cannot be served",
@@ -109,6 +114,21 @@ class VectorSearch:
                 )
                 if isinstance(error, UnavailableError | DeadlineExceededError):
                     asyncio.get_running_loop().call_later(_ACTIVATE_AGAIN_S, self.published.put_nowait, published)
+
+    async def follow_collections(self) -> None:
+        """Take over what other replicas do with the collections that all of them share."""
+        log = get_logger(__name__)
+        reached = True
+        while True:
+            await asyncio.sleep(_REFRESH_INTERVAL_S)
+            try:
+                await self.content.refresh()
+            except ServiceError as error:
+                if reached:
+                    log.warning("the collections cannot be looked at, trying again", error=error.message)
+                reached = False
+            else:
+                reached = True
 
     async def tell_age(self) -> None:
         """Keep the metric of the oldest active model's age."""
@@ -130,6 +150,20 @@ class VectorSearch:
             self.tenants.get(change.tenant).apply(change)
 
 
+def qdrant_options(settings: VectorSearchSettings) -> QdrantOptions:
+    """Give what the settings say about a Qdrant server."""
+    return QdrantOptions(
+        api_key=settings.qdrant_api_key,
+        rest_port=settings.qdrant_rest_port,
+        prefix=settings.qdrant_prefix,
+        timeout_s=settings.qdrant_timeout_s,
+        shard_number=settings.qdrant_shard_number,
+        replication_factor=settings.qdrant_replication_factor,
+        write_consistency_factor=settings.qdrant_write_consistency_factor,
+        write_ordering=settings.qdrant_write_ordering,
+    )
+
+
 async def run(settings: VectorSearchSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set; ready once every active version is mapped and the log is caught up with."""
     async with AsyncExitStack() as opened:
@@ -137,7 +171,13 @@ async def run(settings: VectorSearchSettings, stop: asyncio.Event) -> None:
         opened.push_async_callback(log.close)
         await log.ensure_topics(default_specs())
         folder = settings.data_dir / "vector_search"
-        dense = EdgeDenseStore(folder / "dense", build_timeout_s=settings.build_timeout_s)
+        dense = await open_dense_store(
+            settings.vector_store_url,
+            folder=folder / "dense",
+            qdrant=qdrant_options(settings),
+            build_timeout_s=settings.build_timeout_s,
+            wait_s=settings.store_wait_s,
+        )
         opened.push_async_callback(dense.close)
         models = await open_model_store(
             settings.model_store_url,
@@ -170,6 +210,8 @@ async def run(settings: VectorSearchSettings, stop: asyncio.Event) -> None:
         tasks.start(follower.run(stop), name="log")
         tasks.start(service.activate_published(), name="published versions")
         tasks.start(service.tell_age(), name="model age")
+        if dense.is_shared:
+            tasks.start(service.follow_collections(), name="collections")
         await _first(follower.caught_up, stop)
         await service.versions.restore_content()
         server.set_serving(True)

@@ -160,7 +160,8 @@ def _content_embedded(event: events_pb2.ContentEmbedded) -> ItemEmbedded:
     if len(keys) != len(scores):
         raise InvalidArgumentError(f"{len(keys)} neighbours have {len(scores)} scores", field="neighbour_scores")
     order = np.argsort(-scores, kind="stable")
-    return ItemEmbedded(event.item.tenant, item_from_message(event.item), keys[order], scores[order])
+    item = item_from_message(event.item)
+    return ItemEmbedded(event.item.tenant, item, keys[order], scores[order], event.model_id)
 
 
 def _reached(position: Offsets, end: Offsets) -> bool:

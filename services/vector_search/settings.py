@@ -1,7 +1,7 @@
 """What the environment may tell vector_search."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,25 @@ class VectorSearchSettings(ServiceSettings):
     the AWS tools read them (AWS_ACCESS_KEY_ID, …); without it the folder `models` in the data folder."""
     s3_endpoint_url: str = ""
     """Where S3 answers, as http://HOST:PORT; empty for AWS."""
+    vector_store_url: str = ""
+    """Where the dense vectors are: `qdrant://HOST:PORT` of Qdrant's gRPC, `qdrants://HOST:PORT` with TLS; without it
+    this replica keeps them in the data folder."""
+    qdrant_api_key: str = ""
+    """What Qdrant asks for; empty for nothing."""
+    qdrant_rest_port: int = Field(default=6333, ge=1, le=65535)
+    """Qdrant's HTTP port, needed only to restore a snapshot."""
+    qdrant_prefix: str = Field(default="recommendation", pattern=r"^[A-Za-z0-9_-]{1,32}$")
+    """Begins the names of all collections and aliases, so that several deployments can use one Qdrant."""
+    qdrant_timeout_s: float = Field(default=5.0, gt=0.0)
+    """The longest that one call of Qdrant may take; on the path of a request what is left of its time counts."""
+    qdrant_shard_number: int | None = Field(default=None, ge=1)
+    """Parts of a collection; without it Qdrant makes one for each node. Counts for collections that are made anew."""
+    qdrant_replication_factor: int = Field(default=1, ge=1)
+    """Copies of each part of a collection."""
+    qdrant_write_consistency_factor: int = Field(default=1, ge=1)
+    """Copies that must have a write before it is acknowledged."""
+    qdrant_write_ordering: Literal["weak", "medium", "strong"] = "weak"
+    """How writes of one point through several nodes are put in order."""
     kernel_threads: int = Field(default=1, ge=1, le=64)
     """Threads that compute candidates; more than one helps where there are idle processors."""
     least_recall: float = Field(default=0.95, ge=0.0, le=1.0)

@@ -22,7 +22,7 @@ from servicekit.arrays import Floats, Keys
 from servicekit.errors import UnavailableError
 from vector_search.adapters import edge_folder
 from vector_search.adapters.edge_folder import EXACT_BELOW, edge_errors
-from vector_search.adapters.edge_payload import decode, encode
+from vector_search.adapters.stored_payload import decode, encode
 from vector_search.domain.dense import Distance, Payload, Points, Space
 
 _BATCH = 500

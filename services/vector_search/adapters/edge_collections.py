@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import unquote
 
-from servicekit.errors import NotFoundError
+from servicekit.errors import FailedPreconditionError, NotFoundError
 from vector_search.adapters import edge_folder
 from vector_search.adapters.edge_build import build
 from vector_search.adapters.edge_index import EdgeVectorIndex
 from vector_search.adapters.folders import folder_name, replace_file
 from vector_search.domain.dense import DenseIndex, Points, Space
-from vector_search.domain.ports import Collection
+from vector_search.domain.ports import Collection, Role
 
 _CURRENT = "content.json"
 
@@ -28,6 +28,7 @@ class EdgeDenseStore:
     """
 
     def __init__(self, root: Path, *, build_timeout_s: float) -> None:
+        self.is_shared = False
         self._root = root
         self._build_timeout_s = build_timeout_s
         self._opened: dict[Path, EdgeVectorIndex] = {}
@@ -36,8 +37,8 @@ class EdgeDenseStore:
             edge_folder.sweep(tenant)
 
     async def tenants(self) -> Sequence[str]:
-        """Give the tenants that have collections."""
-        return sorted(unquote(folder.name) for folder in self._root.iterdir()) if self._root.is_dir() else []
+        """Give the tenants that have collections that count."""
+        return sorted(unquote(file.parent.name) for file in self._root.glob(f"*/{_CURRENT}"))
 
     async def current(self, tenant: str) -> Sequence[Collection]:
         """Give the content collections that count."""
@@ -45,11 +46,19 @@ class EdgeDenseStore:
             stored = json.loads((self._folder(tenant) / _CURRENT).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return []
-        return [Collection(**each) for each in stored]
+        return [Collection(**{**each, "role": Role(each.get("role", Role.SERVING))}) for each in stored]
 
-    async def set_current(self, tenant: str, collections: Sequence[Collection]) -> None:
-        """Say which content collections count."""
-        content = json.dumps([asdict(each) for each in collections])
+    async def assign(
+        self, tenant: str, collections: Sequence[Collection], *, vacate: Sequence[Collection] = ()
+    ) -> None:
+        """Give collections their places."""
+        complete = set(await self.names(tenant))
+        for each in collections:
+            if each.name not in complete:
+                raise NotFoundError(f"tenant {tenant} has no collection {each.name}")
+        taken = {each.place for each in (*collections, *vacate)}
+        kept = [each for each in await self.current(tenant) if each.place not in taken]
+        content = json.dumps([asdict(each) for each in (*kept, *collections)])
         await asyncio.to_thread(replace_file, self._folder(tenant) / _CURRENT, content)
 
     async def names(self, tenant: str) -> Sequence[str]:
@@ -71,11 +80,15 @@ class EdgeDenseStore:
             return self._opened[folder]
 
     async def create(self, tenant: str, name: str, space: Space) -> DenseIndex:
-        """Make an empty collection."""
+        """Make an empty collection, or open the one of that name."""
         folder = self._folder(tenant) / name
         async with self._lock:
-            self._opened[folder] = await EdgeVectorIndex.open(folder, space)
-            return self._opened[folder]
+            if folder not in self._opened:
+                self._opened[folder] = await EdgeVectorIndex.open(folder, space)
+            opened = self._opened[folder]
+        if opened.space != space:
+            raise FailedPreconditionError(f"{folder} holds {opened.space}, not {space}")
+        return opened
 
     async def build(self, tenant: str, name: str, space: Space, pages: AsyncIterable[Points]) -> DenseIndex:
         """Make an indexed collection."""

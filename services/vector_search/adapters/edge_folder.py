@@ -17,7 +17,8 @@ from uuid import uuid4
 import qdrant_edge
 
 from servicekit.errors import FailedPreconditionError, ResourceExhaustedError, ServiceError, UnavailableError
-from vector_search.adapters.edge_payload import encode, indexes_of, standing_indexes
+from vector_search.adapters.edge_payload import indexes_of, standing_indexes
+from vector_search.adapters.stored_payload import encode
 from vector_search.domain.dense import Distance, Points, Space, sample_numbers
 
 BUILDING = ".building-"

@@ -15,7 +15,8 @@ from servicekit.errors import FailedPreconditionError
 from servicekit.filters import AttributeValue, Filter
 from vector_search.adapters import edge_folder
 from vector_search.adapters.edge_folder import EXACT_BELOW, edge_errors
-from vector_search.adapters.edge_payload import decode, decode_mark, encode_attributes, encode_filter, indexes_of
+from vector_search.adapters.edge_payload import encode_filter, indexes_of
+from vector_search.adapters.stored_payload import decode, decode_mark, encode_attributes
 from vector_search.domain.dense import (
     Distance,
     Mark,

@@ -2,30 +2,41 @@
 
 from collections.abc import AsyncIterable, Sequence
 
-from servicekit.errors import NotFoundError
+from servicekit.errors import FailedPreconditionError, NotFoundError
 from vector_search.adapters.exact_index import ExactVectorIndex
 from vector_search.domain.dense import DenseIndex, Points, Space
 from vector_search.domain.ports import Collection
 
 
 class ExactDenseStore:
-    """A DenseStore that is gone when the process ends."""
+    """A DenseStore that is gone when the process ends.
 
-    def __init__(self) -> None:
+    Args:
+        is_shared: Whether services use it together.
+    """
+
+    def __init__(self, *, is_shared: bool = False) -> None:
+        self.is_shared = is_shared
         self._indexes: dict[tuple[str, str], DenseIndex] = {}
         self._current: dict[str, tuple[Collection, ...]] = {}
 
     async def tenants(self) -> Sequence[str]:
-        """Give the tenants that have collections."""
-        return sorted({tenant for tenant, _ in self._indexes})
+        """Give the tenants that have collections that count."""
+        return sorted(tenant for tenant, collections in self._current.items() if collections)
 
     async def current(self, tenant: str) -> Sequence[Collection]:
-        """Give the content collections that count."""
+        """Give the content collections that count, the latest last."""
         return self._current.get(tenant, ())
 
-    async def set_current(self, tenant: str, collections: Sequence[Collection]) -> None:
-        """Say which content collections count."""
-        self._current[tenant] = tuple(collections)
+    async def assign(
+        self, tenant: str, collections: Sequence[Collection], *, vacate: Sequence[Collection] = ()
+    ) -> None:
+        """Give collections their places."""
+        for each in collections:
+            await self.open(tenant, each.name)
+        taken = {each.place for each in (*collections, *vacate)}
+        kept = [each for each in self._current.get(tenant, ()) if each.place not in taken]
+        self._current[tenant] = (*kept, *collections)
 
     async def names(self, tenant: str) -> Sequence[str]:
         """Give the collections."""
@@ -39,8 +50,10 @@ class ExactDenseStore:
         return index
 
     async def create(self, tenant: str, name: str, space: Space) -> DenseIndex:
-        """Make an empty collection."""
-        index = self._indexes[tenant, name] = ExactVectorIndex(space)
+        """Make an empty collection, or give the one of that name."""
+        index = self._indexes.setdefault((tenant, name), ExactVectorIndex(space))
+        if index.space != space:
+            raise FailedPreconditionError(f"{name} of tenant {tenant} holds {index.space}, not {space}")
         return index
 
     async def build(self, tenant: str, name: str, space: Space, pages: AsyncIterable[Points]) -> DenseIndex:

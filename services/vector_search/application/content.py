@@ -1,15 +1,17 @@
-"""The content vectors of each tenant: one collection for each encoder, of which one is searched."""
+"""The content vectors of each tenant: of each encoder one collection is searched, and at most two are written along."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from hashlib import blake2b
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from servicekit.arrays import Keys
+from servicekit.errors import FailedPreconditionError, NotFoundError
 from vector_search.domain.dense import DenseIndex, Distance, Points, Space
 from vector_search.domain.items import Fields
-from vector_search.domain.ports import Collection, DenseStore
+from vector_search.domain.ports import Collection, DenseStore, Role, generation_of, name_collection
 
 _PAGE = 1_000
 _WORTH_INDEXING = 10_000  # fewer are all compared anyway
@@ -20,7 +22,7 @@ Write = Callable[[DenseIndex], Awaitable[None]]
 
 @dataclass(slots=True, eq=False)
 class ContentCollection:
-    """An opened collection; while it is rebuilt, `journal` keeps what was written, to be written again there."""
+    """An opened collection; while it is copied, `journal` keeps what was written, to be written again there."""
 
     stored: Collection
     index: DenseIndex
@@ -30,9 +32,10 @@ class ContentCollection:
 
 
 class ContentVectors:
-    """Opens, writes, searches and rebuilds the content collections.
+    """Opens, writes, searches and replaces the content collections.
 
-    Writers and the end of a rebuild exclude each other; readers finish on the collection that they began with.
+    Writers and the replacement of a collection exclude each other; readers finish on the collection that they began
+    with. In a store that is shared all replicas do this at the same time: `refresh` shows each what the others did.
     """
 
     def __init__(self, store: DenseStore) -> None:
@@ -40,27 +43,58 @@ class ContentVectors:
         self._tenants: dict[str, list[ContentCollection]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether all replicas have the same collections."""
+        return self._store.is_shared
+
     async def open(self, tenant: str) -> None:
-        """Open what counts and remove what does not, once at start."""
-        current = await self._store.current(tenant)
-        kept = {each.name for each in current}
-        for name in await self._store.names(tenant):
-            if name.startswith("content.") and name not in kept:
-                await self._store.drop(tenant, name)
-        self._tenants[tenant] = [ContentCollection(each, await self._store.open(tenant, each.name)) for each in current]
+        """Open what counts, once at start; where nobody else can be at work, remove what does not."""
+        if not self._store.is_shared:
+            kept = {each.name for each in await self._store.current(tenant)}
+            for name in await self._store.names(tenant):
+                if name not in kept:
+                    await self._store.drop(tenant, name)
+        await self._load(tenant)
+
+    async def refresh(self) -> None:
+        """Take over what other replicas have made, switched or dropped."""
+        for tenant in {*self._tenants, *await self._store.tenants()}:
+            if [each.stored for each in self.all(tenant)] != list(await self._store.current(tenant)):
+                async with self._lock(tenant):
+                    await self._load(tenant)
 
     def serving(self, tenant: str, encoder: str) -> ContentCollection | None:
         """Give the encoder's collection, or for no encoder the latest; None when there is none."""
-        fitting = [each for each in self.all(tenant) if not encoder or each.stored.model_id == encoder]
+        fitting = [
+            each
+            for each in self.all(tenant)
+            if each.stored.role is Role.SERVING and (not encoder or each.stored.model_id == encoder)
+        ]
         return fitting[-1] if fitting else None
 
     def all(self, tenant: str) -> Sequence[ContentCollection]:
-        """Give all collections of a tenant."""
+        """Give all collections of a tenant that count."""
         return tuple(self._tenants.get(tenant, ()))
+
+    async def building(self, tenant: str, name: str) -> ContentCollection:
+        """Give a collection that a rebuild fills.
+
+        Raises:
+            NotFoundError: There is none of that name: it is finished, or a later rebuild has taken its place.
+        """
+        for attempt in range(2):
+            for each in self.all(tenant):
+                if each.stored.name == name and each.stored.role is Role.BUILDING:
+                    return each
+            if not attempt:  # perhaps another replica began it
+                async with self._lock(tenant):
+                    await self._load(tenant)
+        raise NotFoundError(f"no rebuild of tenant {tenant} fills {name}: it has ended", field="collection")
 
     @asynccontextmanager
     async def reading(self, tenant: str, encoder: str) -> AsyncIterator[DenseIndex | None]:
-        """Hold the collection that is searched, so that a rebuild does not close it meanwhile."""
+        """Hold the collection that is searched, so that nobody closes it meanwhile."""
         collection = self.serving(tenant, encoder)
         if collection is None:
             yield None
@@ -76,10 +110,13 @@ class ContentVectors:
     async def write(self, tenant: str, model_id: str, points: Points) -> None:
         """Store vectors of one encoder, whose collection is made when it is the first time."""
         async with self._lock(tenant):
-            collection = next((each for each in self.all(tenant) if each.stored.model_id == model_id), None)
-            if collection is None:
-                collection = await self._create(tenant, model_id, points.vectors.shape[1])
-            await _write(collection, lambda index: index.upsert(points))
+            if self.serving(tenant, model_id) is None:
+                await self._load(tenant)
+            if self.serving(tenant, model_id) is None:
+                await self._create(tenant, model_id, points.vectors.shape[1])
+            for collection in self.all(tenant):
+                if collection.stored.model_id == model_id:
+                    await _write(collection, lambda index: index.upsert(points))
 
     async def set_attributes(self, tenant: str, keys: Keys, attributes: Sequence[Fields]) -> None:
         """Replace the attributes of stored vectors, of every encoder."""
@@ -93,56 +130,142 @@ class ContentVectors:
             for collection in self.all(tenant):
                 await _write(collection, lambda index: index.delete(keys))
 
-    async def needs_rebuild(self, tenant: str, model_id: str, wanted: Keys) -> bool:
-        """Tell whether an encoder's collection lacks wanted vectors, or has outgrown its index."""
-        collection = next((each for each in self.all(tenant) if each.stored.model_id == model_id), None)
+    async def lacking(self, tenant: str, model_id: str, wanted: Keys) -> Keys:
+        """Give those of the wanted items that the encoder's collection has no vector of."""
+        collection = self.serving(tenant, model_id)
+        if collection is None:
+            return wanted
+        lacking = []
+        for first in range(0, len(wanted), _PAGE):
+            page = wanted[first : first + _PAGE]
+            marks = await collection.index.marks(page)
+            lacking += [key for key, mark in zip(page.tolist(), marks, strict=True) if mark is None]
+        return np.array(lacking, np.int64)
+
+    async def has_outgrown(self, tenant: str, model_id: str) -> bool:
+        """Tell whether an encoder's collection has outgrown its index, or there is none."""
+        collection = self.serving(tenant, model_id)
         if collection is None:
             return True
         count = await collection.index.count()
-        if count >= _WORTH_INDEXING and count - collection.stored.indexed > _OUTGROWN * count:
-            return True
-        for first in range(0, len(wanted), _PAGE):
-            if None in await collection.index.marks(wanted[first : first + _PAGE]):
-                return True
-        return False
+        return count >= _WORTH_INDEXING and count - collection.stored.indexed > _OUTGROWN * count
 
-    async def rebuild(self, tenant: str, model_id: str, space: Space, added: AsyncIterator[Points]) -> DenseIndex:
+    async def copy(self, tenant: str, model_id: str, space: Space, added: AsyncIterator[Points]) -> None:
         """Replace an encoder's collection by an indexed one of its own points and the added ones, its own winning.
 
-        What is written meanwhile is taken over before the switch.
+        What is written meanwhile is taken over before the switch. For a store of this replica alone.
         """
-        old = next((each for each in self.all(tenant) if each.stored.model_id == model_id), None)
+        old = self.serving(tenant, model_id)
         if old is not None:
             old.journal = []
-        name = _name(model_id, [each.stored.name for each in self.all(tenant)])
+        name = name_collection(model_id, await self._next_generation(tenant))
         try:
             index = await self._store.build(tenant, name, space, _chain(added, old))
             async with self._lock(tenant):
                 for write in (old.journal or ()) if old is not None else ():
                     await write(index)
-                await self._replace(
-                    tenant, old, ContentCollection(Collection(name, model_id, await index.count()), index)
-                )
+                await self._store.assign(tenant, [Collection(name, model_id, await index.count())])
+                await self._load(tenant)
+                if old is not None:
+                    old.retired = True
+                    if not old.readers:
+                        await self._store.drop(tenant, old.stored.name)
         finally:
             if old is not None:
                 old.journal = None
-        return index
 
-    async def _create(self, tenant: str, model_id: str, dimensions: int) -> ContentCollection:
-        name = _name(model_id, [each.stored.name for each in self.all(tenant)])
-        index = await self._store.create(tenant, name, Space(dimensions, Distance.COSINE))
-        collection = ContentCollection(Collection(name, model_id), index)
-        await self._replace(tenant, None, collection)
-        return collection
+    async def begin_rebuild(self, tenant: str, model_id: str, dimensions: int) -> str:
+        """Make an empty collection beside the one that serves, and give its name; from now on it is written along.
 
-    async def _replace(self, tenant: str, old: ContentCollection | None, new: ContentCollection) -> None:
-        collections = [each for each in self.all(tenant) if each is not old] + [new]
-        await self._store.set_current(tenant, [each.stored for each in collections])
-        self._tenants[tenant] = collections
-        if old is not None:
-            old.retired = True
-            if not old.readers:
-                await self._store.drop(tenant, old.stored.name)
+        It takes the place of an unfinished rebuild, and what an earlier one left for going back is removed.
+
+        Raises:
+            FailedPreconditionError: The encoder's stored vectors are of another size.
+        """
+        async with self._lock(tenant):
+            await self._load(tenant)
+            serving = self.serving(tenant, model_id)
+            if serving is not None and serving.index.space.dimensions != dimensions:
+                raise FailedPreconditionError(
+                    f"the stored vectors of {model_id} have {serving.index.space.dimensions} numbers, not {dimensions}"
+                )
+            name = name_collection(model_id, await self._next_generation(tenant))
+            given_up = [
+                each.stored
+                for each in self.all(tenant)
+                if each.stored.model_id == model_id and each.stored.role is not Role.SERVING
+            ]
+            await self._store.create(tenant, name, Space(dimensions, Distance.COSINE))
+            building = Collection(name, model_id, role=Role.BUILDING)
+            await self._store.assign(tenant, [building], vacate=given_up)
+            await self._load(tenant)
+            for each in {*(stored.name for stored in given_up), *await self._without_place(tenant, model_id)}:
+                await self._store.drop(tenant, each)
+        return name
+
+    async def finish_rebuild(self, tenant: str, name: str) -> None:
+        """Let a rebuilt collection serve; the one that served is kept for going back.
+
+        Raises:
+            NotFoundError: No rebuild fills a collection of that name.
+        """
+        building = (await self.building(tenant, name)).stored
+        async with self._lock(tenant):
+            before = self.serving(tenant, building.model_id)
+            places = [replace(building, role=Role.SERVING)]
+            if before is not None:
+                places.append(replace(before.stored, role=Role.PREVIOUS))
+            await self._store.assign(tenant, places, vacate=[building])
+            await self._load(tenant)
+
+    async def roll_back(self, tenant: str) -> str:
+        """Let the collection serve again that served before the last rebuild, and give its name.
+
+        Raises:
+            FailedPreconditionError: There is none.
+        """
+        async with self._lock(tenant):
+            await self._load(tenant)
+            before = [each.stored for each in self.all(tenant) if each.stored.role is Role.PREVIOUS]
+            if not before:
+                raise FailedPreconditionError(f"no earlier vectors of tenant {tenant} are kept")
+            serving = self.serving(tenant, before[-1].model_id)
+            places = [replace(before[-1], role=Role.SERVING)]
+            if serving is not None:
+                places.append(replace(serving.stored, role=Role.PREVIOUS))
+            await self._store.assign(tenant, places)
+            await self._load(tenant)
+        return before[-1].name
+
+    async def _create(self, tenant: str, model_id: str, dimensions: int) -> None:
+        name = name_collection(model_id, 0)
+        await self._store.create(tenant, name, Space(dimensions, Distance.COSINE))
+        await self._store.assign(tenant, [Collection(name, model_id)])
+        await self._load(tenant)
+
+    async def _next_generation(self, tenant: str) -> int:
+        """Give a number that no collection of the tenant has."""
+        return max((generation_of(name) for name in await self._store.names(tenant)), default=0) + 1
+
+    async def _without_place(self, tenant: str, model_id: str) -> Sequence[str]:
+        """Give an encoder's collections that have no place, such as that of a rebuild that was broken off."""
+        prefix = name_collection(model_id, 0).removesuffix("0")
+        kept = {each.stored.name for each in self.all(tenant)}
+        return [name for name in await self._store.names(tenant) if name.startswith(prefix) and name not in kept]
+
+    async def _load(self, tenant: str) -> None:
+        """Open what counts; what was open stays as it is."""
+        opened = {each.stored.name: each for each in self.all(tenant)}
+        loaded = []
+        for stored in await self._store.current(tenant):
+            index = await self._store.open(tenant, stored.name)
+            known = opened.get(stored.name)
+            if known is not None and known.index is index:
+                known.stored = stored
+                loaded.append(known)
+            else:
+                loaded.append(ContentCollection(stored, index))
+        self._tenants[tenant] = loaded
 
     def _lock(self, tenant: str) -> asyncio.Lock:
         return self._locks.setdefault(tenant, asyncio.Lock())
@@ -161,9 +284,3 @@ async def _write(collection: ContentCollection, write: Write) -> None:
     await write(collection.index)
     if collection.journal is not None:
         collection.journal.append(write)
-
-
-def _name(model_id: str, taken: Sequence[str]) -> str:
-    prefix = f"content.{blake2b(model_id.encode(), digest_size=4).hexdigest()}."
-    numbers = [int(name.removeprefix(prefix)) for name in taken if name.startswith(prefix)]
-    return f"{prefix}{max(numbers, default=0) + 1}"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,7 @@ from vector_search.domain.items import ItemState
 from vector_search.domain.recall import RecallReport, measure_recall
 
 MAX_DIMENSIONS = 4_096
+_MAX_MODEL_ID = 100  # it is part of the names of collections
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +67,9 @@ class Embeddings:
         An embedding without a vector keeps the stored one, and is a NotFoundError when none is stored; one that is
         refused does not concern the others.
         """
-        outcomes: list[Neighbours | ServiceError] = [self._check(tenant, each) or nothing_near() for each in embeddings]
+        outcomes: list[Neighbours | ServiceError] = [
+            check_embedding(self._content, tenant, each) or nothing_near() for each in embeddings
+        ]
         good = [place for place, outcome in enumerate(outcomes) if not isinstance(outcome, ServiceError)]
         for place in good:
             for serving in self._tenants.get(tenant).all():
@@ -75,7 +79,7 @@ class Embeddings:
             if embeddings[place].vector is not None:
                 by_encoder.setdefault(embeddings[place].mark.model_id, []).append(place)
         for model_id, places in by_encoder.items():
-            await self._content.write(tenant, model_id, _points([embeddings[place] for place in places]))
+            await self._content.write(tenant, model_id, points_of([embeddings[place] for place in places]))
         await self._keep_vectors(tenant, embeddings, good, outcomes)
         if neighbours:
             await self._add_neighbours(tenant, embeddings, good, outcomes, neighbours)
@@ -88,12 +92,21 @@ class Embeddings:
                 serving.catalogue.forget(key)
         await self._content.delete(tenant, keys)
 
-    async def marks(self, tenant: str, keys: Keys) -> list[Mark]:
-        """Give which embedding each item has; empty marks where there is none."""
-        async with self._content.reading(tenant, self._encoder(tenant)) as index:
+    async def marks(self, tenant: str, keys: Keys, *, building: str = "") -> list[Mark]:
+        """Give which embedding each item has, or has in a collection that is rebuilt; empty marks for none."""
+        async with self._reading(tenant, building) as index:
             if index is None:
                 return [Mark()] * len(keys)
             return [mark or Mark() for mark in await index.marks(keys)]
+
+    async def vectors(self, tenant: str, keys: Keys, *, building: str = "") -> list[Floats | None]:
+        """Give the stored vector of each item, None where there is none."""
+        async with self._reading(tenant, building) as index:
+            if index is None:
+                return [None] * len(keys)
+            there, vectors = await index.vectors(keys)
+        stored = dict(zip(there.tolist(), vectors, strict=True))
+        return [stored.get(key) for key in keys.tolist()]
 
     async def export(self, tenant: str, page_size: int) -> AsyncIterator[Points]:
         """Give all content vectors in pages, by key."""
@@ -153,20 +166,6 @@ class Embeddings:
                 raise NotFoundError(f"tenant {tenant} has no content vectors", field="collection")
             return await measure_recall(index, k=k, samples=samples, selectivities=selectivities, seed=seed)
 
-    def _check(self, tenant: str, embedding: Embedding) -> InvalidArgumentError | None:
-        """Give what is wrong with an embedding, since one bad vector would spoil the whole collection."""
-        vector = embedding.vector
-        try:
-            check_attributes([embedding.item.fields])
-            if vector is not None:
-                model_id = embedding.mark.model_id
-                stored = next((each for each in self._content.all(tenant) if each.stored.model_id == model_id), None)
-                space = stored.index.space if stored else Space(min(len(vector), MAX_DIMENSIONS), Distance.COSINE)
-                space.check_points(_points([embedding]))
-        except InvalidArgumentError as error:
-            return error
-        return None
-
     async def _keep_vectors(
         self,
         tenant: str,
@@ -218,6 +217,14 @@ class Embeddings:
                 for place, neighbours in zip(asked, found, strict=True):
                     outcomes[place] = neighbours
 
+    @asynccontextmanager
+    async def _reading(self, tenant: str, building: str) -> AsyncIterator[DenseIndex | None]:
+        if building:
+            yield (await self._content.building(tenant, building)).index
+        else:
+            async with self._content.reading(tenant, self._encoder(tenant)) as index:
+                yield index
+
     def _encoder(self, tenant: str) -> str:
         return self._tenants.find(tenant).active.version.encoder
 
@@ -228,7 +235,7 @@ async def _search_content(index: DenseIndex, catalogue: Catalogue, query: Vector
     )
 
 
-def _points(embeddings: Sequence[Embedding]) -> Points:
+def points_of(embeddings: Sequence[Embedding]) -> Points:
     """Give embeddings of one size as points.
 
     Raises:
@@ -242,3 +249,28 @@ def _points(embeddings: Sequence[Embedding]) -> Points:
         np.array(vectors, np.float32),
         [Payload(embedding.item.fields, embedding.mark) for embedding in embeddings],
     )
+
+
+def check_embedding(content: ContentVectors, tenant: str, embedding: Embedding) -> InvalidArgumentError | None:
+    """Give what is wrong with an embedding, since one bad vector would spoil the whole collection."""
+    model_id, vector = embedding.mark.model_id, embedding.vector
+    try:
+        check_attributes([embedding.item.fields])
+        if vector is not None:
+            check_model_id(model_id)
+            stored = content.serving(tenant, model_id)
+            space = stored.index.space if stored else Space(min(len(vector), MAX_DIMENSIONS), Distance.COSINE)
+            space.check_points(points_of([embedding]))
+    except InvalidArgumentError as error:
+        return error
+    return None
+
+
+def check_model_id(model_id: str) -> None:
+    """Check the name of an encoder, which becomes part of the names of collections.
+
+    Raises:
+        InvalidArgumentError: There is none, or it is too long.
+    """
+    if not 1 <= len(model_id) <= _MAX_MODEL_ID:
+        raise InvalidArgumentError(f"an encoder's name has 1 to {_MAX_MODEL_ID} characters", field="model_id")

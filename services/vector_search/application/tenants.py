@@ -28,6 +28,8 @@ class Serving:
         self.catalogue = Catalogue(version.items, clock=clock)
         self.overlay = Overlay(self.catalogue.numbering.capacity)
         self.retriever = Retriever(version, self.catalogue, self.overlay)
+        self.embedded: dict[int, str] = {}
+        """By which encoder the items were embedded of which this was heard since the version was made."""
 
     def apply(self, change: Change) -> None:
         """Let a change count; one that is older than what is known changes nothing."""
@@ -36,9 +38,11 @@ class Serving:
                 self.put(item)
             case ItemDeleted(_, key, at_ms):
                 self.catalogue.remove(key, at_ms)
+                self.embedded.pop(key, None)
                 self._keep_up()
             case ItemEmbedded():
                 self.put(change.item)
+                self.embedded[change.item.key] = change.model_id
                 self._link(change)
 
     def put(self, item: ItemState) -> None:

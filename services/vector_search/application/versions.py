@@ -1,13 +1,14 @@
 """Model versions: brought up beside the one that serves, verified, switched to in one step, rolled back, dropped."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from servicekit.arrays import Keys
 from servicekit.clock import Clock
-from servicekit.errors import FailedPreconditionError, NotFoundError
+from servicekit.errors import FailedPreconditionError, NotFoundError, StartupError
 from servicekit.logs import get_logger
 from vector_search.application.content import ContentVectors
 from vector_search.application.tenants import Serving, Tenant, Tenants
@@ -48,10 +49,15 @@ class Versions:
         self._clock = clock
         self._least_recall = least_recall
         self._locks: dict[str, asyncio.Lock] = {}
+        self._gaps: dict[str, Keys] = {}
         self._log = get_logger(__name__)
 
     async def start(self, tenant_name: str) -> None:
-        """Serve the version that shall serve, once at start and before changes are read; a damaged one is left out."""
+        """Serve the version that shall serve, once at start and before changes are read; a damaged one is left out.
+
+        Raises:
+            StartupError: The stored content vectors are of another size than the version's.
+        """
         await self._content.open(tenant_name)
         tenant = self._tenants.get(tenant_name)
         name = await self._models.active(tenant_name)
@@ -61,34 +67,63 @@ class Versions:
             except (NotFoundError, FailedPreconditionError) as error:
                 self._log.error("the active version cannot be served", tenant=tenant_name, error=error.message)
             else:
+                self._check_size(tenant_name, version)
                 tenant.switch(Serving(version, clock=self._clock))
                 tenant.previous = None
 
     async def restore_content(self) -> None:
-        """Make the content vectors of active versions anew where there are none, as on a new replica's empty disk."""
+        """Make content vectors anew that are lost, as on a new replica's empty disk or after half a recovery.
+
+        What the version has is taken from there. What was embedded since can only be embedded again: `find_gaps` tells.
+        """
         for tenant in self._tenants:
             encoder = tenant.active.version.encoder
-            if encoder and self._content.serving(tenant.name, encoder) is None:
-                self._log.info("making the content vectors from the version", tenant=tenant.name)
+            known = self._known_vectors(tenant.active)
+            if not len(known) or await self._count(tenant.name, encoder) >= len(known):
+                continue
+            if encoder:
+                self._log.info("making content vectors from the version", tenant=tenant.name)
                 await self._bring_up_content(tenant.name, tenant.active)
+            lost = await self._content.lacking(tenant.name, encoder, known)
+            if len(lost):
+                self._log.warning("content vectors are lost until they are embedded again", tenant=tenant.name)
+                self._gaps[tenant.name] = lost
 
-    async def activate(self, tenant_name: str, name: str) -> Activated:
+    async def find_gaps(self) -> Mapping[str, int]:
+        """Tell how many items of each tenant were embedded and have no vector any more."""
+        for name, lost in list(self._gaps.items()):
+            serving = self._tenants.find(name).active
+            still = np.array([key for key in lost.tolist() if serving.catalogue.has(key)], np.int64)
+            self._gaps[name] = await self._content.lacking(name, serving.version.encoder, still)
+            if not len(self._gaps[name]):
+                del self._gaps[name]
+        return {name: len(lost) for name, lost in self._gaps.items()}
+
+    async def activate(self, tenant_name: str, name: str, *, verified_by_another: bool = False) -> Activated:
         """Serve a version; the one that serves goes on until the new one is verified.
+
+        Args:
+            tenant_name: Whose version.
+            name: Its name.
+            verified_by_another: It was announced; where all replicas share the vectors, whoever announced it has
+                seen to them and measured the search.
 
         Raises:
             NotFoundError: There is no such version.
             FailedPreconditionError: It is damaged, or its recall is too low.
         """
+        is_measured = verified_by_another and self._content.is_shared
         async with self._locks.setdefault(tenant_name, asyncio.Lock()):
             tenant = self._tenants.get(tenant_name)
             if tenant.active.version.name == name:
                 previous = tenant.previous.version.name if tenant.previous else ""
-                return Activated(previous, await self._recall(tenant_name, tenant.active.version))
+                recall = 1.0 if is_measured else await self._recall(tenant_name, tenant.active.version)
+                return Activated(previous, recall)
             serving = tenant.previous
             if serving is None or serving.version.name != name:
-                serving = await self._bring_up(tenant, name)
+                serving = await self._bring_up(tenant, name, with_vectors=not is_measured)
             try:
-                recall = await self._recall(tenant_name, serving.version)
+                recall = 1.0 if is_measured else await self._recall(tenant_name, serving.version)
                 if recall < self._least_recall:
                     raise FailedPreconditionError(
                         f"the search of version {name} finds {recall:.3f} of the nearest,"
@@ -115,7 +150,7 @@ class Versions:
             if tenant.previous is not None and tenant.previous.version.name == name:
                 tenant.previous = None
 
-    async def _bring_up(self, tenant: Tenant, name: str) -> Serving:
+    async def _bring_up(self, tenant: Tenant, name: str, *, with_vectors: bool) -> Serving:
         version = await self._models.load(tenant.name, name, verify=True)
         serving = Serving(version, clock=self._clock)
         tenant.building.append(serving)  # from here on it hears what happens, the rest it reads
@@ -124,7 +159,8 @@ class Versions:
                 for change in changes:
                     serving.apply(change)
                 await asyncio.sleep(0)
-            await self._bring_up_content(tenant.name, serving)
+            if with_vectors:
+                await self._bring_up_content(tenant.name, serving)
         except BaseException:
             tenant.building.remove(serving)
             raise
@@ -134,20 +170,46 @@ class Versions:
         """See that the vectors of the version's encoder are there and indexed, without those of deleted items."""
         version = serving.version
         wanted = np.array([key for key in version.content_keys.tolist() if serving.catalogue.has(key)], np.int64)
-        if len(wanted) and await self._content.needs_rebuild(tenant_name, version.encoder, wanted):
+        if not len(wanted):
+            return
+        lacking = await self._content.lacking(tenant_name, version.encoder, wanted)
+        if self._content.is_shared:
+            async for points in self._content_pages(tenant_name, serving, set(lacking.tolist())):
+                await self._content.write(tenant_name, version.encoder, points)
+        elif len(lacking) or await self._content.has_outgrown(tenant_name, version.encoder):
             space = Space(version.content_vectors.shape[1], Distance.COSINE)
-            pages = self._content_pages(tenant_name, serving)
-            await self._content.rebuild(tenant_name, version.encoder, space, pages)
+            pages = self._content_pages(tenant_name, serving, set(lacking.tolist()))
+            await self._content.copy(tenant_name, version.encoder, space, pages)
 
-    async def _content_pages(self, tenant_name: str, serving: Serving) -> AsyncIterator[Points]:
-        """Give the version's content vectors with the fields of their items; those without an item are left out."""
+    def _check_size(self, tenant_name: str, version: ModelVersion) -> None:
+        stored = self._content.serving(tenant_name, version.encoder) if version.encoder else None
+        size = version.content_vectors.shape[1]
+        if stored is not None and stored.index.space.dimensions != size:
+            raise StartupError(
+                f"the stored vectors of tenant {tenant_name} by {version.encoder} have {stored.index.space.dimensions}"
+                f" numbers, those of its active version have {size}: activate a version of the same encoder, or remove"
+                f" the collection {stored.stored.name}, and it is made anew"
+            )
+
+    def _known_vectors(self, serving: Serving) -> Keys:
+        """Give the items of which version and tail of the log say that they have a vector of the version's encoder."""
+        encoder = serving.version.encoder
+        since = {key for key, model_id in serving.embedded.items() if not encoder or model_id == encoder}
+        known = since | set(serving.version.content_keys.tolist())
+        return np.array(sorted(key for key in known if serving.catalogue.has(key)), np.int64)
+
+    async def _count(self, tenant_name: str, encoder: str) -> int:
+        async with self._content.reading(tenant_name, encoder) as index:
+            return 0 if index is None else await index.count()
+
+    async def _content_pages(self, tenant_name: str, serving: Serving, chosen: set[int]) -> AsyncIterator[Points]:
+        """Give the chosen ones of the version's content vectors with the fields of their items."""
         version = serving.version
-        places = {int(key): place for place, key in enumerate(version.content_keys)}
+        places = {int(key): place for place, key in enumerate(version.content_keys) if int(key) in chosen}
         keys, rows, payloads = [], [], []
         mark = Mark(version.encoder, "")
-        fields = self._models.fields(tenant_name, version.name)
-        for key, item in zip(version.items.keys.tolist(), fields, strict=True):
-            if key in places and serving.catalogue.has(key):
+        for key, item in zip(version.items.keys.tolist(), self._models.fields(tenant_name, version.name), strict=True):
+            if key in places:
                 keys.append(key)
                 rows.append(places[key])
                 payloads.append(Payload(item, mark))

@@ -31,6 +31,8 @@ class ItemEmbedded:
     item: ItemState
     neighbour_keys: Keys
     similarities: Floats
+    model_id: str = ""
+    """Names the encoder."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
+from urllib.parse import quote
 
 from vector_search.domain.changes import Change
 from vector_search.domain.dense import DenseIndex, Points, Space
@@ -46,6 +48,17 @@ class ModelStore(Protocol):
         ...
 
 
+class Role(StrEnum):
+    """What a collection of content vectors is for."""
+
+    SERVING = "serving"
+    """It is searched."""
+    PREVIOUS = "previous"
+    """It served before a rebuild; it is written along, so that one can go back to it."""
+    BUILDING = "building"
+    """A rebuild fills it; what happens meanwhile is written along."""
+
+
 @dataclass(frozen=True, slots=True)
 class Collection:
     """A collection of content vectors: those of one encoder."""
@@ -54,25 +67,57 @@ class Collection:
     model_id: str
     indexed: int = 0
     """How many points it had when it was built."""
+    role: Role = Role.SERVING
+
+    @property
+    def place(self) -> tuple[str, Role]:
+        """Give the place it has: there is one for each encoder and role."""
+        return self.model_id, self.role
+
+
+def name_collection(model_id: str, generation: int) -> str:
+    """Name a collection of an encoder. Generation 0 is what a tenant begins with, each rebuild makes the next one."""
+    return f"content.{quote(model_id, safe='').replace('.', '%2E').replace('~', '%7E')}.{generation}"
+
+
+def generation_of(name: str) -> int:
+    """Give the generation of a collection by its name."""
+    return int(name.rpartition(".")[2])
 
 
 class DenseStore(Protocol):
-    """The collections of dense vectors of all tenants."""
+    """The collections of dense vectors of all tenants. Any method may raise UnavailableError: it cannot be reached."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether all replicas have the same collections, which then also index what is added by themselves."""
+        ...
 
     async def current(self, tenant: str) -> Sequence[Collection]:
         """Give the content collections that count, the latest last."""
         ...
 
-    async def set_current(self, tenant: str, collections: Sequence[Collection]) -> None:
-        """Say durably and in one step which content collections count."""
+    async def assign(
+        self, tenant: str, collections: Sequence[Collection], *, vacate: Sequence[Collection] = ()
+    ) -> None:
+        """Give complete collections their places, durably and in one step; what had a place before has lost it.
+
+        Args:
+            tenant: Whose they are.
+            collections: Each takes its place.
+            vacate: Their places are empty then, unless somebody has taken them.
+
+        Raises:
+            NotFoundError: One of them does not exist; nothing has changed.
+        """
         ...
 
     async def tenants(self) -> Sequence[str]:
-        """Give the tenants that have collections."""
+        """Give the tenants that have collections that count."""
         ...
 
     async def names(self, tenant: str) -> Sequence[str]:
-        """Give the complete collections."""
+        """Give the complete collections, whether they count or not."""
         ...
 
     async def open(self, tenant: str, name: str) -> DenseIndex:
@@ -84,7 +129,11 @@ class DenseStore(Protocol):
         ...
 
     async def create(self, tenant: str, name: str, space: Space) -> DenseIndex:
-        """Make an empty collection; the store closes it."""
+        """Make an empty collection, or open the one of that name that somebody else has made; the store closes it.
+
+        Raises:
+            FailedPreconditionError: There is one of that name, with other vectors.
+        """
         ...
 
     async def build(self, tenant: str, name: str, space: Space, pages: AsyncIterable[Points]) -> DenseIndex:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from contract.vector_search.qdrant_support import memory_store, wire_store
+from servers.qdrant_server import QdrantServer
 
 from servicekit.arrays import Floats, Keys
 from servicekit.errors import InvalidArgumentError
@@ -15,6 +17,7 @@ from servicekit.filters import AttributeValue, Filter, Operator, Predicate, matc
 from vector_search.adapters.edge_build import build, paged
 from vector_search.adapters.edge_index import EdgeVectorIndex
 from vector_search.adapters.exact_index import ExactVectorIndex
+from vector_search.adapters.qdrant_collections import QdrantDenseStore
 from vector_search.domain.dense import SAMPLE_FIELD, DenseIndex, Distance, Mark, Payload, Points, Space, sample_numbers
 
 COSINE = Space(8, Distance.COSINE)
@@ -328,3 +331,43 @@ class TestBuiltEdgeVectorIndex(DenseIndexContract):
         index = await EdgeVectorIndex.open(folder, space)
         await index.delete(np.arange(2_000))
         return index
+
+
+class QdrantContract(DenseIndexContract):
+    """Among points of another tenant in the same collection, which nobody may see."""
+
+    def make_store(self) -> QdrantDenseStore:
+        raise NotImplementedError
+
+    @pytest.fixture(autouse=True)
+    async def _stores(self) -> AsyncIterator[None]:
+        self.stores: list[QdrantDenseStore] = []
+        yield
+        for store in self.stores:
+            await store.close()
+
+    async def make(self, folder: Path, space: Space) -> DenseIndex:  # noqa: ARG002  # a server has its own
+        store = self.make_store()
+        self.stores.append(store)
+        other = await store.create("other", "content.use.0", space)
+        await other.upsert(points([1 << 40, 1 << 41], [axis(0), axis(1)], [{"genres": ("drama",)}, {}]))
+        return await store.create("acme", "content.use.0", space)
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect", "ignore:Local mode performs exact")
+class TestQdrantInMemory(QdrantContract):
+    adapter = "qdrant, client's memory"
+
+    def make_store(self) -> QdrantDenseStore:
+        return memory_store()
+
+
+class TestQdrantOnTheWire(QdrantContract):
+    adapter = "qdrant, on the wire"
+
+    @pytest.fixture(autouse=True)
+    def _server(self, qdrant: QdrantServer) -> None:
+        self.address = qdrant.address
+
+    def make_store(self) -> QdrantDenseStore:
+        return wire_store(self.address)

@@ -1,0 +1,204 @@
+"""The calls to a Qdrant server: each within its deadline, watched by a circuit breaker, failing with our errors."""
+
+import asyncio
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import grpc
+import grpc.aio
+from qdrant_client import AsyncQdrantClient
+from qdrant_client import grpc as pb
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+
+from servicekit.deadline import remaining_s
+from servicekit.errors import InvalidArgumentError, UnavailableError
+from servicekit.rpc.breaker import CircuitBreaker
+from servicekit.tasks import is_being_cancelled
+from vector_search.adapters.qdrant_errors import NOT_ITS_PART, qdrant_errors
+
+_DEFAULT_PORT = 6334
+_MARGIN_S = 0.01  # kept back, so that whoever asked can still answer without us
+_LEAST_S = 0.002
+_FAIR_S = 0.02  # who was given less and is late is not to blame
+
+T = TypeVar("T")
+
+
+def connect(url: str, *, api_key: str, rest_port: int, timeout_s: float) -> AsyncQdrantClient:
+    """Give a client for `qdrant://HOST:PORT`, or `qdrants://HOST:PORT` with TLS; it connects when it is used.
+
+    Raises:
+        InvalidArgumentError: The URL is of another kind.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"qdrant", "qdrants"} or not parts.hostname or parts.path not in {"", "/"}:
+        raise InvalidArgumentError(f"vector_store_url {url!r} is not qdrant://HOST:PORT", field="vector_store_url")
+    with warnings.catch_warnings():
+        # Whether a key travels in the clear was decided when the URL was written.
+        warnings.filterwarnings("ignore", message="Api key is used with an insecure connection", category=UserWarning)
+        return AsyncQdrantClient(
+            host=parts.hostname,
+            port=rest_port,
+            grpc_port=parts.port or _DEFAULT_PORT,
+            prefer_grpc=True,
+            https=parts.scheme == "qdrants",
+            api_key=api_key or None,
+            timeout=max(1, round(timeout_s)),  # the client counts in whole seconds; ours are kept here
+            check_compatibility=False,
+            grpc_options={
+                "grpc.keepalive_time_ms": 20_000,
+                "grpc.keepalive_timeout_ms": 5_000,
+                # A killed server is back within a second or two, and must be found then.
+                "grpc.initial_reconnect_backoff_ms": 100,
+                "grpc.min_reconnect_backoff_ms": 100,
+                "grpc.max_reconnect_backoff_ms": 1_000,
+                "grpc.enable_http_proxy": 0,
+            },
+        )
+
+
+class _PerRequest(Protocol):
+    """The calls that requests of users wait for, in the messages of the wire."""
+
+    async def query(self, request: pb.QueryBatchPoints, timeout_s: float) -> Sequence[pb.BatchResult]:
+        """Search a batch."""
+        ...
+
+    async def get(self, request: pb.GetPoints, timeout_s: float) -> Sequence[pb.RetrievedPoint]:
+        """Look points up."""
+        ...
+
+    async def count(self, request: pb.CountPoints, timeout_s: float) -> int:
+        """Count points."""
+        ...
+
+
+class _RawCalls:
+    """By the client's own stubs: its models would cost a user's request several milliseconds."""
+
+    def __init__(self, client: AsyncQdrantClient) -> None:
+        self._client = client
+
+    async def query(self, request: pb.QueryBatchPoints, timeout_s: float) -> Sequence[pb.BatchResult]:
+        answer = await self._client.grpc_points.QueryBatch(request, timeout=timeout_s)
+        found: Sequence[pb.BatchResult] = answer.result
+        return found
+
+    async def get(self, request: pb.GetPoints, timeout_s: float) -> Sequence[pb.RetrievedPoint]:
+        answer = await self._client.grpc_points.Get(request, timeout=timeout_s)
+        found: Sequence[pb.RetrievedPoint] = answer.result
+        return found
+
+    async def count(self, request: pb.CountPoints, timeout_s: float) -> int:
+        answer = await self._client.grpc_points.Count(request, timeout=timeout_s)
+        return int(answer.result.count)
+
+
+class _ModelCalls:
+    """By the client's methods, where there is no wire: in its memory."""
+
+    def __init__(self, client: AsyncQdrantClient) -> None:
+        self._client = client
+
+    async def query(self, request: pb.QueryBatchPoints, timeout_s: float) -> Sequence[pb.BatchResult]:
+        del timeout_s  # nothing is waited for
+        queries = [GrpcToRest.convert_query_points(each) for each in request.query_points]
+        answers = await self._client.query_batch_points(request.collection_name, queries)
+        return [pb.BatchResult(result=map(RestToGrpc.convert_scored_point, each.points)) for each in answers]
+
+    async def get(self, request: pb.GetPoints, timeout_s: float) -> Sequence[pb.RetrievedPoint]:
+        del timeout_s  # nothing is waited for
+        found = await self._client.retrieve(
+            request.collection_name,
+            [each.num for each in request.ids],
+            with_payload=GrpcToRest.convert_with_payload_selector(request.with_payload),
+            with_vectors=request.with_vectors.enable,
+        )
+        return [RestToGrpc.convert_retrieved_point(each) for each in found]
+
+    async def count(self, request: pb.CountPoints, timeout_s: float) -> int:
+        del timeout_s  # nothing is waited for
+        chosen = GrpcToRest.convert_filter(request.filter)
+        return (await self._client.count(request.collection_name, chosen, exact=request.exact)).count
+
+
+class QdrantConnection:
+    """One client of one server; used from one event loop, closed once.
+
+    Args:
+        client: Connected by `connect`, or one that keeps everything in memory.
+        timeout_s: The longest that a call may take, unless its caller gives it more.
+    """
+
+    def __init__(self, client: AsyncQdrantClient, *, timeout_s: float) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+        self._breaker = CircuitBreaker("qdrant")
+        self._per_request: _PerRequest
+        try:
+            _ = client.grpc_points
+            self._per_request = _RawCalls(client)
+        except NotImplementedError:
+            self._per_request = _ModelCalls(client)
+
+    async def call(
+        self, what: str, work: Callable[[AsyncQdrantClient], Awaitable[T]], *, timeout_s: float | None = None
+    ) -> T:
+        """Make one call of the client; `timeout_s` instead of the usual one for what may take long.
+
+        Raises:
+            ServiceError: As the tables say; UnavailableError when it is late or the circuit is open.
+        """
+
+        async def within(seconds: float) -> T:
+            async with asyncio.timeout(seconds):
+                return await work(self._client)
+
+        return await self._watched(what, within, timeout_s or self._timeout_s)
+
+    async def query(self, what: str, request: pb.QueryBatchPoints) -> Sequence[pb.BatchResult]:
+        """Search a batch, as `call`."""
+        return await self._watched(what, lambda seconds: self._per_request.query(request, seconds), self._timeout_s)
+
+    async def get(self, what: str, request: pb.GetPoints) -> Sequence[pb.RetrievedPoint]:
+        """Look points up, as `call`."""
+        return await self._watched(what, lambda seconds: self._per_request.get(request, seconds), self._timeout_s)
+
+    async def count(self, what: str, request: pb.CountPoints) -> int:
+        """Count points, as `call`."""
+        return await self._watched(what, lambda seconds: self._per_request.count(request, seconds), self._timeout_s)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def _watched(self, what: str, work: Callable[[float], Awaitable[T]], timeout_s: float) -> T:
+        seconds = min(timeout_s, remaining_s() - _MARGIN_S)
+        if seconds < _LEAST_S:
+            raise UnavailableError(f"{what}: too little time was left to ask Qdrant")
+        self._breaker.before_call()
+        try:
+            with qdrant_errors(what):
+                done = await work(seconds)
+        except BaseException as error:
+            self._after_failure(error, seconds)
+            if isinstance(error, asyncio.CancelledError) and not is_being_cancelled():
+                raise UnavailableError(f"{what}: the connection to Qdrant was closed") from error
+            raise
+        self._breaker.succeeded()
+        return done
+
+    def _after_failure(self, error: BaseException, seconds: float) -> None:
+        cause: Any = error.__cause__
+        if isinstance(cause, TimeoutError):
+            status: grpc.StatusCode | None = grpc.StatusCode.DEADLINE_EXCEEDED
+        else:
+            status = cause.code() if isinstance(cause, grpc.aio.AioRpcError) else None
+        if status is None or (status is grpc.StatusCode.DEADLINE_EXCEEDED and seconds < _FAIR_S):
+            self._breaker.abandoned()
+        elif status in NOT_ITS_PART:
+            self._breaker.failed()
+        else:
+            self._breaker.succeeded()
