@@ -1,4 +1,7 @@
-"""Measures graph_service in this process, on SQLite in a temporary folder: writing, filling the cache, answering.
+"""Measures graph_service in this process: writing, filling the cache, answering.
+
+The store is SQLite in a temporary folder, or the Neo4j that GRAPH_STORE_URL names (with NEO4J_USERNAME and
+NEO4J_PASSWORD): its schema is there and its graph is empty, or the catalogue was loaded before and --loaded says so.
 
 Two made-up catalogues: `films` has the size of MovieLens-100K (1,682 items, 943 users, 100,000 edges, people and
 genres), `shop` has 100,000 nodes and a million edges. Popularity and activity follow a power law. CPU is that of the
@@ -34,6 +37,7 @@ from graph_service.domain.graph import (
     NodeRule,
     PutItem,
 )
+from graph_service.domain.ports import GraphStore
 from graph_service.settings import GraphServiceSettings
 from recommendation.graph_service.v1 import graph_service_pb2 as pb
 from servicekit.arrays import pack_floats, pack_keys
@@ -136,12 +140,14 @@ class Bench:
 
     async def run(self) -> None:
         """Measure everything."""
-        store = open_store(self._settings())
+        store = await open_store(self._settings())
         graph = make_graph(self._settings(), store, SystemClock())
         async with asyncio.TaskGroup() as tasks:
             loops = [tasks.create_task(graph.filler.answer_waiting()), tasks.create_task(graph.filler.renew())]
-            await self._write("items", graph, self._catalogue.put_items())
-            await self._write("interactions", graph, self._catalogue.interactions())
+            if not self._options.loaded:
+                await self._write("items", graph, self._catalogue.put_items())
+                await self._write("interactions", graph, self._catalogue.interactions())
+            await self._miss(store)
             await self._answer_cold()
             await self._warm(graph)
             await self._answer(graph)
@@ -151,7 +157,11 @@ class Bench:
 
     def _settings(self) -> GraphServiceSettings:
         return GraphServiceSettings(
-            data_dir=self._folder, fill_timeout_s=60.0, warm_lists=self._options.warm, cached_lists=100_000
+            data_dir=self._folder,
+            neo4j_read_timeout_s=120.0,
+            fill_timeout_s=60.0,
+            warm_lists=self._options.warm,
+            cached_lists=100_000,
         )
 
     async def _write(self, what: str, graph: Graph, mutations: Sequence[Mutation]) -> None:
@@ -159,12 +169,34 @@ class Bench:
         wall_s, _ = await _timed(lambda: _in_turn([lambda b=batch: graph.use_cases.apply(b) for batch in batches]))  # type: ignore[misc]  # mypy cannot type a lambda's default
         self._say(f"{what} written in batches of 10,000", len(mutations) / wall_s, "/s")
 
+    async def _miss(self, store: GraphStore) -> None:
+        """Measure lists computed from the store, whose items are drawn by chance or as often as they are touched."""
+        for name, drawn in (
+            ("any", self._catalogue.item_keys),
+            ("as touched", self._catalogue.item_keys[self._catalogue.items]),
+        ):
+            for size in (1, 8, 64):
+                graph = make_graph(self._settings(), store, SystemClock())
+                filling = asyncio.get_running_loop().create_task(graph.filler.answer_waiting())
+                waits, cpu = [], []
+                for _ in range(max(10, self._options.misses // size)):
+                    keys = self._rng.choice(drawn, size).tolist()
+                    wall_s, cpu_s = await _timed(lambda g=graph, k=keys: g.filler.ensure(k, 60.0))  # type: ignore[misc]  # mypy cannot type a lambda's default
+                    waits.append(wall_s)
+                    cpu.append(cpu_s / size)
+                filling.cancel()
+                what = f"misses in batches of {size}, items {name}"
+                self._say(f"{what}, a batch: median", 1e3 * float(np.median(waits)), "ms")
+                self._say(f"{what}, a batch: p99", 1e3 * float(np.percentile(waits, 99)), "ms")
+                self._say(f"{what}, an item: median", 1e3 * float(np.median(waits)) / size, "ms")
+                self._say(f"{what}, an item: CPU here", 1e3 * float(np.median(cpu)), "ms")
+
     async def _answer_cold(self) -> None:
         """Measure answers from an empty cache, each with a fresh one."""
         for users in (1, 64):
             waits = []
             for _ in range(self._options.repeat):
-                store = open_store(self._settings())
+                store = await open_store(self._settings())
                 graph = make_graph(self._settings(), store, SystemClock())
                 filling = asyncio.get_running_loop().create_task(graph.filler.answer_waiting())
                 queries = self._queries(users)
@@ -290,6 +322,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=[*SHAPES, "all"], default="all", help="which catalogue")
     parser.add_argument("--warm", type=int, default=2_000, help="lists to fill (default: %(default)s)")
+    parser.add_argument("--misses", type=int, default=500, help="misses measured of each kind (default: %(default)s)")
+    parser.add_argument("--loaded", action="store_true", help="the store has the catalogue")
     parser.add_argument("--repeat", type=int, default=5, help="repetitions of each measurement (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the catalogues (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="write the figures as JSON to this file too")

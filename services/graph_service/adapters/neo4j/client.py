@@ -51,11 +51,11 @@ class Transaction:
     """What is done in one go; given to the work, which may be called again when the server asks for another try."""
 
     def __init__(self, transaction: neo4j.AsyncManagedTransaction) -> None:
-        self._transaction = transaction
+        self.raw: Final = transaction
 
     async def run(self, query: str, /, **parameters: Any) -> list[list[Any]]:
         """Give the rows of the query in `queries/<query>.cypher`."""
-        result = await self._transaction.run(cypher(query), parameters)
+        result = await self.raw.run(cypher(query), parameters)
         return await result.values()
 
     async def one(self, query: str, /, **parameters: Any) -> list[Any] | None:
@@ -65,7 +65,7 @@ class Transaction:
 
     async def execute(self, statement: str) -> None:
         """Execute a statement of the schema."""
-        result = await self._transaction.run(statement)
+        result = await self.raw.run(statement)
         await result.consume()
 
 

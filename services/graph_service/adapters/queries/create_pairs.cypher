@@ -1,7 +1,9 @@
 // Pairs that met for the first time.
 UNWIND $rows AS row
 MATCH (user:User {key: row.user})
-MATCH (item:Item {key: row.item})
-CREATE (user)-[:TOOK {
-  item: row.item, user: row.user, at_ms: row.at_ms, weight: row.weight, taken_at_ms: row.taken_at_ms
-}]->(item)
+CALL (row, user) {
+  MATCH (item:Item {key: row.item})
+  CREATE (user)-[:TOOK {
+    item: row.item, user: row.user, at_ms: row.at_ms, weight: row.weight, taken_at_ms: row.taken_at_ms
+  }]->(item)
+}

@@ -1,9 +1,10 @@
 // The newest users of items whose packed list is too short.
 UNWIND $keys AS key
 CALL (key) {
-  MATCH (:User)-[took:TOOK]->(:Item)
-  WHERE took.item = key AND took.taken_at_ms > 0
-  WITH took ORDER BY took.taken_at_ms DESC, took.user DESC LIMIT $limit
+  MATCH ()-[took:TOOK]->()
+  USING INDEX took:TOOK(item, taken_at_ms, user)
+  WHERE took.item = key AND took.taken_at_ms > 0 AND took.user IS NOT NULL
+  WITH took ORDER BY took.item DESC, took.taken_at_ms DESC, took.user DESC LIMIT $limit
   RETURN collect(took.user - $slot) AS users
 }
 RETURN key - $slot AS key, users
