@@ -1,12 +1,18 @@
 """Wires profile_store and runs it until it is told to stop."""
 
 import asyncio
-from contextlib import AsyncExitStack
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from importlib import import_module
+from random import SystemRandom
+from typing import Any, Protocol
 
 from profile_store.adapters.sqlite import SqliteProfileStore
 from profile_store.api import SERVICE_NAME, ProfileStoreServicer
 from profile_store.application import ProfileService
 from profile_store.consumer import GROUP, TOPICS, ProfileStoreConsumer
+from profile_store.domain.ports import InteractionStore, InteractionTypeStore, ItemStore, PopularityStore
 from profile_store.settings import ProfileStoreSettings
 from recommendation.profile_store.v1 import profile_store_pb2_grpc as pb_grpc
 from servicekit.clock import Clock, SystemClock
@@ -15,14 +21,26 @@ from servicekit.eventlog.port import EventLog
 from servicekit.eventlog.runner import ConsumerRunner
 from servicekit.eventlog.topics import default_specs
 from servicekit.metrics import serve_metrics
+from servicekit.migrations import Migration, MigrationTarget
 from servicekit.rpc.server import GrpcServer
 from servicekit.tasks import BackgroundTasks
 
-_MEMBER = "profile_store"  # always the same, since only one process can have the SQLite file open
+_SQLITE_MEMBER = "profile_store"  # always the same, since only one process can have the SQLite file open
+_DAY_S = 24 * 3600
 
 
-async def open_store(settings: ProfileStoreSettings) -> SqliteProfileStore:
-    """Open the store that the settings name."""
+class Store(ItemStore, InteractionStore, InteractionTypeStore, PopularityStore, Protocol):
+    """All ports at once."""
+
+
+async def open_store(settings: ProfileStoreSettings, clock: Clock) -> AbstractAsyncContextManager[Store]:
+    """Open the store that the settings name.
+
+    Raises:
+        StartupError: The settings are wrong, or the store cannot be reached.
+    """
+    if settings.profile_store_url:
+        return await _open_cql_store(settings, clock)
     return await SqliteProfileStore.open(
         settings.data_dir / "profile_store" / "profile_store.db",
         synchronous=settings.sqlite_synchronous,
@@ -31,7 +49,7 @@ async def open_store(settings: ProfileStoreSettings) -> SqliteProfileStore:
     )
 
 
-def make_service(store: SqliteProfileStore, clock: Clock) -> ProfileService:
+def make_service(store: Store, clock: Clock) -> ProfileService:
     """Give the use cases on a store."""
     return ProfileService(items=store, interactions=store, types=store, popularity=store, clock=clock)
 
@@ -52,7 +70,7 @@ def make_server(settings: ProfileStoreSettings, service: ProfileService) -> Grpc
 def make_runner(settings: ProfileStoreSettings, service: ProfileService, log: EventLog) -> ConsumerRunner:
     """Give what applies the event log to the use cases."""
     return ConsumerRunner(
-        log.consumer(TOPICS, group=GROUP, member=_MEMBER),
+        log.consumer(TOPICS, group=GROUP, member=_member(settings)),
         ProfileStoreConsumer(service).handle,
         log.producer(),
         name=GROUP,
@@ -67,8 +85,9 @@ async def run(settings: ProfileStoreSettings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as opened:
         log = open_event_log(settings.event_log_url)
         opened.push_async_callback(log.close)
-        store = await opened.enter_async_context(await open_store(settings))
-        service = make_service(store, SystemClock())
+        clock = SystemClock()
+        store = await opened.enter_async_context(await open_store(settings, clock))
+        service = make_service(store, clock)
         await log.ensure_topics(default_specs())
         tasks = await opened.enter_async_context(BackgroundTasks(stop))
         server = await opened.enter_async_context(make_server(settings, service))
@@ -76,3 +95,61 @@ async def run(settings: ProfileStoreSettings, stop: asyncio.Event) -> None:
         tasks.start(make_runner(settings, service, log).run(stop), name="consumer")
         server.set_serving(True)
         await stop.wait()
+
+
+def read_migrations(_: ProfileStoreSettings) -> Sequence[Migration]:
+    """Read the migrations of the store on CQL."""
+    migrations: Sequence[Migration] = _cql("migration_target").schema()
+    return migrations
+
+
+@asynccontextmanager
+async def open_migration_target(settings: ProfileStoreSettings) -> AsyncIterator[MigrationTarget]:
+    """Connect to the store on CQL; the migration makes its keyspace where there is none.
+
+    Raises:
+        StartupError: The settings are wrong, or the store cannot be reached.
+    """
+    connection_module = _cql("connection")
+    address = connection_module.CqlAddress.parse(settings.profile_store_url)
+    async with await connection_module.CqlConnection.open(address, _cql_options(settings)) as connection:
+        yield _cql("migration_target").CqlMigrationTarget(
+            connection, scylla=settings.cql_scylla, replication_factor=settings.cql_replication_factor
+        )
+
+
+async def _open_cql_store(settings: ProfileStoreSettings, clock: Clock) -> AbstractAsyncContextManager[Store]:
+    store_module = _cql("store")
+    store: AbstractAsyncContextManager[Store] = await store_module.CqlProfileStore.open(
+        _cql("connection").CqlAddress.parse(settings.profile_store_url),
+        _cql_options(settings),
+        clock=clock,
+        random=SystemRandom(),
+        retention=store_module.Retention(
+            interactions_s=settings.cql_interactions_ttl_days * _DAY_S,
+            event_ids_s=settings.cql_event_ids_ttl_days * _DAY_S,
+        ),
+    )
+    return store
+
+
+def _cql_options(settings: ProfileStoreSettings) -> Any:
+    return _cql("connection").CqlOptions(
+        username=settings.scylladb_username,
+        password=settings.scylladb_password.get_secret_value(),
+        datacenter=settings.cql_datacenter,
+        timeout_s=settings.cql_timeout_s,
+        speculative_delay_s=settings.cql_speculative_delay_ms / 1_000,
+        max_in_flight=settings.cql_max_in_flight,
+        scylla=settings.cql_scylla,
+        wait_s=settings.store_wait_s,
+    )
+
+
+def _cql(module: str) -> Any:
+    """Import a part of the adapter when it is asked for: who runs on SQLite needs no driver."""
+    return import_module(f"profile_store.adapters.cql.{module}")
+
+
+def _member(settings: ProfileStoreSettings) -> str:
+    return settings.consumer_member or (socket.gethostname() if settings.profile_store_url else _SQLITE_MEMBER)

@@ -269,7 +269,7 @@ class SqliteProfileStore:
         top = self._top_items.get(query.tenant)
         if top is None:
             return PopularityList(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
-        return await top.most_popular(query, now_ms=now_ms, read_items=self._read_items)
+        return await top.most_popular(query, now_ms=now_ms, read_items=self._read_items_now)
 
     # --- how
 
@@ -326,6 +326,9 @@ class SqliteProfileStore:
             return build_history((), {}, interaction_count=0)
         rows = self._database.read(_CONTEXT, (self._tenant_number(tenant), key, MAX_ROWS))
         return build_history(rows, self._types_of(tenant), interaction_count=counts[0][0])
+
+    async def _read_items_now(self, keys: Sequence[int]) -> list[Item]:
+        return self._read_items(keys)
 
     def _read_items(self, keys: Sequence[int]) -> list[Item]:
         found = {key: item for key in keys if (item := self._items.get(key)) is not None}

@@ -121,5 +121,61 @@ class DecayedSums:
         return self.sums[:, window] * worth
 
 
+class SumTable:
+    """The decayed sums of a growing number of items, by item key."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, int] = {}
+        self._sums = DecayedSums.zeros(64)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @classmethod
+    def of(cls, keys: Keys, sums: DecayedSums) -> "SumTable":
+        """Make one of what `all` gave."""
+        table = cls()
+        table._rows = {key: row for row, key in enumerate(keys.tolist())}
+        table._sums = sums
+        return table
+
+    def all(self) -> tuple[Keys, DecayedSums]:
+        """Give int64[n], the item keys, and their sums; to be read before the next change."""
+        size = len(self._rows)
+        keys = np.fromiter(self._rows, dtype=np.int64, count=size)
+        return keys, DecayedSums(self._sums.reference_ms[:size], self._sums.sums[:size])
+
+    def add(self, item_keys: Keys, times_ms: Times, weights: npt.NDArray[np.float64]) -> tuple[Keys, DecayedSums]:
+        """Count interactions of positive weight, in any order; give the items that changed and their new sums."""
+        keys, places = np.unique(item_keys, return_inverse=True)
+        rows = self._rows_of(keys)
+        return self._change(keys, rows, self._at(rows).add(places, times_ms, weights))
+
+    def subtract(self, item_keys: Keys, times_ms: Times, weights: npt.NDArray[np.float64]) -> tuple[Keys, DecayedSums]:
+        """Take back interactions that were counted; give the items that changed and their new sums."""
+        keys, places = np.unique(item_keys, return_inverse=True)
+        rows = self._rows_of(keys)
+        return self._change(keys, rows, self._at(rows).subtract(places, times_ms, weights))
+
+    def _at(self, rows: npt.NDArray[np.intp]) -> DecayedSums:
+        return DecayedSums(self._sums.reference_ms[rows], self._sums.sums[rows])
+
+    def _change(self, keys: Keys, rows: npt.NDArray[np.intp], changed: DecayedSums) -> tuple[Keys, DecayedSums]:
+        self._sums.reference_ms[rows] = changed.reference_ms
+        self._sums.sums[rows] = changed.sums
+        return keys, changed
+
+    def _rows_of(self, keys: Keys) -> npt.NDArray[np.intp]:
+        rows = np.array([self._rows.setdefault(key, len(self._rows)) for key in keys.tolist()], dtype=np.intp)
+        capacity = len(self._sums.reference_ms)
+        if len(self._rows) > capacity:
+            more = DecayedSums.zeros(max(len(self._rows), 2 * capacity) - capacity)
+            self._sums = DecayedSums(
+                np.concatenate((self._sums.reference_ms, more.reference_ms)),
+                np.concatenate((self._sums.sums, more.sums)),
+            )
+        return rows
+
+
 def _decay(ages_ms: Times) -> Sums:
     return np.exp2(-ages_ms[:, None] / HALF_LIVES_MS)

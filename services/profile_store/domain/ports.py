@@ -60,7 +60,8 @@ class InteractionStore(Protocol):
 
         Returns:
             Whether each is new: False when its event_id is known to the tenant, or when it occurred before its user's
-            erasure.
+            erasure. Of two replicas that are given the same event at the same moment both may find it new; it is
+            stored and counted once.
         """
         ...
 
@@ -79,7 +80,10 @@ class InteractionStore(Protocol):
         ...
 
     async def list_users(self, tenant: str, *, after: str, limit: int) -> Sequence[UserCount]:
-        """Give the next users that have interactions, by user_id; all ids come after the empty one."""
+        """Give the next users that have interactions, in an order of the store's own, after one of them.
+
+        The empty id stands before all. Users may come in between while others go; who stays is given once.
+        """
         ...
 
     async def erase_user(self, tenant: str, user_id: str, *, until_ms: int) -> int:

@@ -1,12 +1,13 @@
 """One tenant's items in the order of their popularity, as arrays that every write keeps current.
 
 The store's adapter owns one for each tenant: it tells it every item and every sum that changed, after the commit and in
-the order of the commits. Reads and writes happen on one event loop.
+the order of the commits. Of an item it may also tell only that it changed: such a one, and one that was never told of,
+is read when it is about to be listed. Reads and writes happen on one event loop.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ _EVALUATED_AT_ONCE = 256
 """How many items are read and tested against a filter before others get their turn: a few milliseconds."""
 
 _Rows = npt.NDArray[np.intp]
-ReadItems = Callable[[Sequence[int]], Sequence[Item]]
+ReadItems = Callable[[Sequence[int]], Awaitable[Sequence[Item]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,21 @@ class TopItems:
         row = self._row(key)
         for mask in self._masks.values():
             mask[row] = _UNKNOWN
+        self._told[row] += 1
+        self._known[row] = True
         self._listed[row] = listing is not None and not listing.hidden
         if listing is not None:
             self._type[row] = self._types.setdefault(listing.item_type, len(self._types))
             self._from[row] = _ALWAYS if listing.available_from_ms is None else listing.available_from_ms
             self._until[row] = _NEVER if listing.available_until_ms is None else listing.available_until_ms
+
+    def forget_listing(self, key: int) -> None:
+        """Tell that an item may have changed."""
+        row = self._row(key)
+        for mask in self._masks.values():
+            mask[row] = _UNKNOWN
+        self._told[row] += 1
+        self._known[row] = False
 
     def set_sums(self, keys: Sequence[int], sums: DecayedSums) -> None:
         """Tell the sums of some items, whether these exist or not."""
@@ -86,28 +97,30 @@ class TopItems:
         self._order[:] = -np.inf
 
     async def most_popular(self, query: PopularityQuery, *, now_ms: int, read_items: ReadItems) -> PopularityList:
-        """See PopularityStore; `read_items` gives those of the items asked for that exist, at once."""
-        if not query.filter:
-            return self._list(self._best(self._eligible(query, now_ms), query.window, query.limit), query, now_ms)
+        """See PopularityStore; `read_items` gives those of the items asked for that exist."""
         while True:
-            mask = self._mask(query.filter)
+            mask = self._mask(query.filter) if query.filter else None
             candidates = self._eligible(query, now_ms)
-            candidates = candidates[mask[candidates] != _FAILS]
+            if mask is not None:
+                candidates = candidates[mask[candidates] != _FAILS]
             best = self._best(candidates, query.window, query.limit)
-            if (mask[best] == _PASSES).all():
+            if self._settled(best, mask).all():
                 return self._list(best, query, now_ms)
-            # Test the foremost unknown ones and a few more, since they are the next to be asked for.
-            unknown = candidates[mask[candidates] == _UNKNOWN]
-            self._test(self._best(unknown, query.window, _EVALUATED_AT_ONCE), query.filter, mask, read_items)
+            # Read the foremost open ones and a few more, since they are the next to be asked for.
+            unknown = candidates[~self._settled(candidates, mask)]
+            await self._test(self._best(unknown, query.window, _EVALUATED_AT_ONCE), query.filter, read_items)
             await asyncio.sleep(0)
+
+    def _settled(self, rows: _Rows, mask: npt.NDArray[np.int8] | None) -> npt.NDArray[np.bool_]:
+        """Tell of candidates which are known to be in their place."""
+        return self._known[rows] if mask is None else self._known[rows] & (mask[rows] == _PASSES)
 
     def _eligible(self, query: PopularityQuery, now_ms: int) -> _Rows:
         size = len(self._rows)
-        eligible = self._listed[:size] & (self._order[query.window, :size] > -np.inf)
-        eligible &= (self._from[:size] <= now_ms) & (now_ms < self._until[:size])
+        listed = self._listed[:size] & (self._from[:size] <= now_ms) & (now_ms < self._until[:size])
         if query.item_type is not None:
-            eligible &= self._type[:size] == self._types.get(query.item_type, -1)
-        return np.flatnonzero(eligible)
+            listed &= self._type[:size] == self._types.get(query.item_type, -1)
+        return np.flatnonzero((listed | ~self._known[:size]) & (self._order[query.window, :size] > -np.inf))
 
     def _best(self, rows: _Rows, window: Window, limit: int) -> _Rows:
         order = self._order[window]
@@ -121,11 +134,17 @@ class TopItems:
         sums = DecayedSums(self._reference[rows], self._sums[rows])
         return PopularityList(self._keys[rows], sums.worth(query.window, now_ms).astype(np.float32))
 
-    def _test(self, rows: _Rows, wanted: Filter, mask: npt.NDArray[np.int8], read_items: ReadItems) -> None:
-        mask[rows] = _FAILS
-        for item in read_items(self._keys[rows].tolist()):
-            if matches(wanted, item.attribute):
-                mask[self._rows[item.ref.key]] = _PASSES
+    async def _test(self, rows: _Rows, wanted: Filter, read_items: ReadItems) -> None:
+        keys, told = self._keys[rows].tolist(), self._told[rows]
+        found = {item.ref.key: item for item in await read_items(keys)}
+        for key, row, version in zip(keys, rows.tolist(), told.tolist(), strict=True):
+            if self._told[row] != version:
+                continue  # it changed meanwhile
+            item = found.get(key)
+            self.set_listing(key, None if item is None else Listing.of(item))
+            if wanted:
+                passes = item is not None and matches(wanted, item.attribute)
+                self._mask(wanted)[row] = _PASSES if passes else _FAILS
 
     def _mask(self, wanted: Filter) -> npt.NDArray[np.int8]:
         # As a key of a dict True equals 1.0, as an operand it does not.
@@ -150,6 +169,8 @@ class TopItems:
 
     def _allocate(self, capacity: int) -> None:
         self._keys: Keys = np.zeros(capacity, dtype=np.int64)
+        self._known = np.zeros(capacity, dtype=np.bool_)
+        self._told = np.zeros(capacity, dtype=np.int64)
         self._listed = np.zeros(capacity, dtype=np.bool_)
         self._type = np.full(capacity, -1, dtype=np.int32)
         self._from = np.full(capacity, _ALWAYS, dtype=np.int64)
@@ -159,7 +180,7 @@ class TopItems:
         self._order = np.full((WINDOWS, capacity), -np.inf)
 
     def _grow(self) -> None:
-        names = ("_keys", "_listed", "_type", "_from", "_until", "_reference", "_sums")
+        names = ("_keys", "_known", "_told", "_listed", "_type", "_from", "_until", "_reference", "_sums")
         old = {name: getattr(self, name) for name in names}
         order, size = self._order, len(self._keys)
         self._allocate(2 * size)

@@ -29,7 +29,7 @@ class Catalogue:
         self.top.set_sums([key], DecayedSums(np.array([NOW]), np.full((1, 5), score)))
         return key
 
-    def read_items(self, keys: Sequence[int]) -> list[Item]:
+    async def read_items(self, keys: Sequence[int]) -> list[Item]:
         self.read += len(keys)
         return [self.items[key] for key in keys if key in self.items]
 
