@@ -7,17 +7,25 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from hot_path_api.adapters.event_log import EventLogSink
 from hot_path_api.adapters.gpu_worker import GpuWorkerClient
 from hot_path_api.adapters.graph_service import GraphServiceClient
+from hot_path_api.adapters.local_answer_cache import LocalAnswerCache
+from hot_path_api.adapters.local_rate_limiter import LocalRateLimiter
 from hot_path_api.adapters.peers import GrpcPeer
 from hot_path_api.adapters.profile_store import ProfileStoreClient
+from hot_path_api.adapters.redis_answer_cache import RedisAnswerCache
+from hot_path_api.adapters.redis_client import RedisConnection, open_redis
+from hot_path_api.adapters.redis_rate_limiter import RedisRateLimiter
 from hot_path_api.adapters.vector_search import VectorSearchClient
 from hot_path_api.api.answers import Answer
 from hot_path_api.api.app import create_app
+from hot_path_api.api.gate import Gate
 from hot_path_api.api.health import HealthRoutes
 from hot_path_api.api.interactions import InteractionRoutes
 from hot_path_api.api.items import ItemRoutes
+from hot_path_api.api.kept_lists import PublicLists
 from hot_path_api.api.recommendations import RecommendationRoutes
 from hot_path_api.application.attributes import KnownAttributes
 from hot_path_api.application.catalogue import Catalogue
+from hot_path_api.application.catalogue_epoch import CatalogueEpoch
 from hot_path_api.application.descriptions import Descriptions
 from hot_path_api.application.explanations import Explanations
 from hot_path_api.application.health import Health
@@ -26,9 +34,11 @@ from hot_path_api.application.interaction_types import KnownInteractionTypes
 from hot_path_api.application.models import ServingModels
 from hot_path_api.application.pipeline import Pipeline
 from hot_path_api.application.popularity import PopularityLists
+from hot_path_api.application.rate_limits import Rate, RateLimits
 from hot_path_api.application.retrieval import Limits, Retrieval
 from hot_path_api.application.selector import Selector
 from hot_path_api.application.served import ServedLists
+from hot_path_api.application.shared_answers import SharedAnswers
 from hot_path_api.application.similar import SimilarItems, TextSearch
 from hot_path_api.application.sources import GraphSource, TrendingSource, VectorSource
 from hot_path_api.application.stock import Stock
@@ -39,7 +49,7 @@ from hot_path_api.settings import Settings
 from servicekit.clock import Clock, SystemClock
 from servicekit.eventlog.open import open_event_log
 from servicekit.eventlog.port import EventLog, Start
-from servicekit.eventlog.topics import default_specs
+from servicekit.eventlog.topics import CONTENT_CHANGED, default_specs
 from servicekit.rpc.breaker import CircuitBreaker
 from servicekit.rpc.client import RpcChannel
 
@@ -53,6 +63,39 @@ _HEALTH_EVERY_S = 1.0
 def _breaker(name: str) -> CircuitBreaker:
     """Make the breaker of one service: slow to open, because budgets are short and a busy moment is no outage."""
     return CircuitBreaker(name, failure_threshold=30, open_s=0.5)
+
+
+async def _open_redis(settings: Settings) -> RedisConnection | None:
+    if not settings.redis_url:
+        return None
+    return await open_redis(
+        settings.redis_url,
+        password=settings.redis_password.get_secret_value(),
+        timeout_s=settings.redis_timeout_ms / 1000,
+    )
+
+
+def _rate_limits(settings: Settings, redis: RedisConnection | None) -> RateLimits | None:
+    tenant = Rate(settings.rate_limit_rps, settings.rate_limit_burst)
+    user = Rate(settings.rate_limit_user_rps, settings.rate_limit_user_burst)
+    if not tenant.per_s and not user.per_s:
+        return None
+    shared = RedisRateLimiter(redis) if redis is not None else None
+    return RateLimits(tenant=tenant, user=user, local=LocalRateLimiter(), shared=shared)
+
+
+def _shared_answers(
+    settings: Settings, redis: RedisConnection | None, models: ServingModels, epoch: CatalogueEpoch
+) -> SharedAnswers | None:
+    if redis is None:
+        return None
+    return SharedAnswers(
+        local=LocalAnswerCache(),
+        shared=RedisAnswerCache(redis),
+        models=models,
+        epoch=epoch,
+        fresh_s=settings.shared_list_s,
+    )
 
 
 class Gateway:
@@ -133,8 +176,20 @@ async def gateway(
         for client in (profiles, index, encoder):
             stack.push_async_callback(client.close)
 
+        redis = await _open_redis(settings)
+        if redis is not None:
+            stack.push_async_callback(redis.close)
+        rate_limits = _rate_limits(settings, redis)
+        epoch = CatalogueEpoch()
+        if redis is not None:
+            ends = await event_log.end_offsets((CONTENT_CHANGED,))
+            epoch.start_at({each.partition: offset for each, offset in ends.items()})
+
         catalogue = Catalogue(profiles, capacity=settings.item_cache_size, timeout_s=_READ_S)
         models = ServingModels(index, catalogue, tenants=(settings.tenant,))
+        answers = _shared_answers(settings, redis, models, epoch)
+        if answers is not None:
+            stack.push_async_callback(answers.close)
         selector = Selector(catalogue, clock=clock)
         served = ServedLists(sink)
         types = KnownInteractionTypes(profiles, timeout_s=_READ_S)
@@ -175,6 +230,8 @@ async def gateway(
                     ),
                     attributes=attributes,
                     types=types,
+                    public_lists=PublicLists(answers),
+                    limits=rate_limits,
                     clock=clock,
                 ),
                 InteractionRoutes(
@@ -197,6 +254,7 @@ async def gateway(
             ],
             keys={settings.api_key.get_secret_value(): settings.tenant} if settings.auth_required else None,
             open_tenant=settings.tenant,
+            gate=Gate(rate_limits) if rate_limits is not None else None,
         )
         server = HttpServer(
             app,
@@ -211,6 +269,6 @@ async def gateway(
             health=health,
             models=models,
             served=served,
-            listener=ChangeListener(consumer, catalogue=catalogue, models=models),
+            listener=ChangeListener(consumer, catalogue=catalogue, models=models, epoch=epoch),
             model_refresh_s=settings.model_refresh_s,
         )

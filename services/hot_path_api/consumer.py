@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hot_path_api.adapters.convert import item_from_proto
 from hot_path_api.application.catalogue import Catalogue
+from hot_path_api.application.catalogue_epoch import CatalogueEpoch
 from hot_path_api.application.models import ServingModels
 from recommendation.events.v1 import events_pb2
 from servicekit.errors import ServiceError
@@ -28,10 +29,13 @@ class ChangeListener:
     A record that cannot be decoded is skipped: profile_store, which owns the data, puts it aside for people.
     """
 
-    def __init__(self, consumer: EventConsumer, *, catalogue: Catalogue, models: ServingModels) -> None:
+    def __init__(
+        self, consumer: EventConsumer, *, catalogue: Catalogue, models: ServingModels, epoch: CatalogueEpoch
+    ) -> None:
         self._consumer = consumer
         self._catalogue = catalogue
         self._models = models
+        self._epoch = epoch
         self._log = get_logger(__name__)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -52,6 +56,7 @@ class ChangeListener:
         for record in records:
             try:
                 if record.topic == topics.CONTENT_CHANGED:
+                    self._epoch.heard(record.partition, record.offset)
                     self._apply_change(decode(record, events_pb2.ContentChanged))
                 else:
                     published = decode(record, events_pb2.ModelPublished)

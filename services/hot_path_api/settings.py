@@ -44,6 +44,24 @@ class Settings(ServiceSettings):
     """How many items are kept in memory."""
     model_refresh_s: float = Field(default=5.0, gt=0.0)
     """Seconds between looks at which model serves; a switch is usually heard of at once."""
+    redis_url: str = ""
+    """Where Redis is, for limits and lists that all gateways share: `redis://HOST:PORT`, `rediss://HOST:PORT`,
+    `redis+sentinel://HOST:PORT,…/SERVICE` or `redis+cluster://HOST:PORT,…`; empty: each gateway is on its own."""
+    redis_password: SecretStr = SecretStr("")
+    """The password of Redis."""
+    redis_timeout_ms: float = Field(default=5.0, gt=0.0, le=1_000.0)
+    """Milliseconds that a request waits for Redis before it goes on without."""
+    shared_list_s: float = Field(default=1.0, ge=0.05, le=60.0)
+    """Seconds that a popular, trending or similar list is kept in Redis. New interactions show that much later; a new
+    model and a deleted item show at once."""
+    rate_limit_rps: float = Field(default=0.0, ge=0.0)
+    """Requests a second of one API key, over all gateways that share a Redis; 0: no limit."""
+    rate_limit_burst: int = Field(default=0, ge=0)
+    """Requests of one API key at once; 0: those of a second."""
+    rate_limit_user_rps: float = Field(default=0.0, ge=0.0)
+    """Requests a second for one user; 0: no limit."""
+    rate_limit_user_burst: int = Field(default=0, ge=0)
+    """Requests for one user at once; 0: those of a second."""
     drain_s: float = Field(default=0.0, ge=0.0)
     """Seconds between saying "not ready" and closing the door, so that load balancers look in between."""
 

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from hot_path_api.api import schemas
 from hot_path_api.api.edge import Edge
+from hot_path_api.api.gate import Gate
 from hot_path_api.api.problems import MEDIA_TYPE, problem
 from hot_path_api.api.routing import EdgeRoute
 
@@ -44,6 +45,9 @@ interaction the list is personal.
 **Errors** are problem documents (RFC 9457): `code` is for programs, `detail` for people, `field` names what is wrong,
 `request_id` finds the logs. The id comes from `X-Request-Id` or is made, and is in every answer.
 
+**Limits**, where there are any: 429 says by `Retry-After` when to come again, and each answer tells by `RateLimit` how
+much is left.
+
 **Writes** take an `Idempotency-Key`: the same write sent again under the same key changes nothing more. 201 or 200: it
 is stored, and your next read sees it. 202: it is safely logged, and will be stored in a moment.
 
@@ -58,13 +62,16 @@ class Routes(Protocol):
         ...
 
 
-def create_app(groups: Sequence[Routes], *, keys: Mapping[str, str] | None, open_tenant: str) -> Edge:
+def create_app(
+    groups: Sequence[Routes], *, keys: Mapping[str, str] | None, open_tenant: str, gate: Gate | None = None
+) -> Edge:
     """Make the ASGI application.
 
     Args:
         groups: The endpoints.
         keys: The tenant of each API key; None asks for no key.
         open_tenant: The tenant where no key is asked for.
+        gate: Counts requests against limits; None where there are none.
     """
     app = FastAPI(
         title=TITLE,
@@ -85,7 +92,7 @@ def create_app(groups: Sequence[Routes], *, keys: Mapping[str, str] | None, open
         if isinstance(route, EdgeRoute) and "{" not in route.path
         for method in route.methods or ()
     }
-    return Edge(app, literal=literal, keys=keys, open_tenant=open_tenant)
+    return Edge(app, literal=literal, keys=keys, open_tenant=open_tenant, gate=gate)
 
 
 def _add_documentation(app: FastAPI) -> None:

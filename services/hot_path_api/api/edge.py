@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hot_path_api.api.gate import Gate
 from hot_path_api.api.problems import problem_of
 from servicekit import metrics
 from servicekit.errors import UnauthenticatedError
@@ -26,6 +27,7 @@ class Edge:
         literal: The routes without parameters in their path, by method and path; they are run directly.
         keys: The tenant of each API key; None lets everybody in as `open_tenant`.
         open_tenant: The tenant of everybody when there are no keys.
+        gate: Counts requests against limits; None where there are none.
     """
 
     def __init__(
@@ -35,8 +37,10 @@ class Edge:
         literal: Mapping[tuple[str, str], Any],
         keys: Mapping[str, str] | None,
         open_tenant: str,
+        gate: Gate | None = None,
     ) -> None:
         self._app = app
+        self._gate = gate
         self._literal = literal
         self._keys = None if keys is None else [(key.encode(), tenant) for key, tenant in keys.items()]
         self._open_tenant = open_tenant
@@ -52,7 +56,8 @@ class Edge:
         path, method = scope["path"], scope["method"]
         given_id, key = _identity(scope["headers"])
         request_id = scope["request_id"] = begin_request(given_id)
-        tenant = self._tenant(key) if path.startswith(_PROTECTED) and not path.startswith(_OPEN) else self._open_tenant
+        guarded = path.startswith(_PROTECTED) and not path.startswith(_OPEN)
+        tenant = self._tenant(key) if guarded else self._open_tenant
         if tenant is None:
             answer = problem_of(
                 UnauthenticatedError("send the API key as X-API-Key or as Authorization: Bearer"), request_id=request_id
@@ -61,6 +66,12 @@ class Edge:
             await answer.send(send, request_id=request_id)
         else:
             scope["tenant"] = tenant
+            if guarded and self._gate is not None:
+                admitted = await self._gate.admit(scope, send)
+                if admitted is None:
+                    self._count(scope, method, time.perf_counter() - started)
+                    return
+                send = admitted
             route = self._literal.get((method, path))
             if route is not None:
                 scope["route"] = route

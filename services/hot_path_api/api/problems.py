@@ -1,5 +1,6 @@
 """Every error as a problem document (RFC 9457): one table from our errors to HTTP."""
 
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hot_path_api.api.answers import Answer
+from hot_path_api.domain.limits import RateLimitedError, Verdict
 from servicekit.errors import (
     AlreadyExistsError,
     DeadlineExceededError,
@@ -98,11 +100,23 @@ def problem_of(error: ServiceError, *, request_id: str) -> Answer:
         field=error.field,
         errors=error.errors if isinstance(error, InvalidRequestError) else (),
     )
-    if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}:
+    if isinstance(error, RateLimitedError):
+        wait_s = max(math.ceil(error.verdict.wait_s), 1)  # the header knows whole seconds only
+        answer.headers += [(b"retry-after", b"%d" % wait_s), *limit_headers(error.verdict)]
+    elif status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}:
         answer.headers.append((b"retry-after", _RETRY_AFTER_S))
     elif status is HTTPStatus.UNAUTHORIZED:
         answer.headers.append((b"www-authenticate", b'Bearer realm="recommendation"'))
     return answer
+
+
+def limit_headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
+    """Give the fields of draft-ietf-httpapi-ratelimit-headers: the policy, and what is left of it."""
+    budget = verdict.budget
+    more_s = verdict.wait_s or (budget.burst - verdict.remaining) / budget.rate_per_s
+    policy = f'"{budget.name}";q={budget.burst};w={math.ceil(budget.window_s)}'
+    left = f'"{budget.name}";r={verdict.remaining};t={math.ceil(more_s)}'
+    return [(b"ratelimit-policy", policy.encode()), (b"ratelimit", left.encode())]
 
 
 def problem(

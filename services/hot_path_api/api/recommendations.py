@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from http import HTTPStatus
 
 from fastapi import FastAPI
@@ -10,6 +9,7 @@ from fastapi import FastAPI
 from hot_path_api.api.answers import Answer
 from hot_path_api.api.cursors import read_cursor, write_cursor
 from hot_path_api.api.filters import convert_filter, convert_refs, read_excluded, read_filter, read_weights
+from hot_path_api.api.kept_lists import PublicLists, WrittenList, question_of, similar_question_of, write_list
 from hot_path_api.api.parameters import (
     RecommendationParameters,
     SearchParameters,
@@ -18,7 +18,7 @@ from hot_path_api.api.parameters import (
     UserListParameters,
 )
 from hot_path_api.api.problems import problem_of
-from hot_path_api.api.rendering import items_json, list_json
+from hot_path_api.api.rendering import list_json
 from hot_path_api.api.requests import Call, read_json, read_query, validate
 from hot_path_api.api.routing import add_route
 from hot_path_api.api.schemas import BatchBody, BatchOut, RecommendationBody, RecommendationsOut, SessionEventBody
@@ -26,6 +26,7 @@ from hot_path_api.api.times import occurred_at_ms
 from hot_path_api.application.attributes import KnownAttributes
 from hot_path_api.application.interaction_types import KnownInteractionTypes, check
 from hot_path_api.application.pipeline import Pipeline
+from hot_path_api.application.rate_limits import RateLimits
 from hot_path_api.application.similar import Page, SimilarItems, TextSearch
 from hot_path_api.domain.items import ID_PATTERN
 from hot_path_api.domain.recommendations import RecommendationList, RecommendationQuery
@@ -52,6 +53,8 @@ class RecommendationRoutes:
         text_search: TextSearch,
         attributes: KnownAttributes,
         types: KnownInteractionTypes,
+        public_lists: PublicLists,
+        limits: RateLimits | None,
         clock: Clock,
     ) -> None:
         self._pipeline = pipeline
@@ -59,6 +62,8 @@ class RecommendationRoutes:
         self._text_search = text_search
         self._attributes = attributes
         self._types = types
+        self._public_lists = public_lists
+        self._limits = limits
         self._clock = clock
 
     def add_to(self, app: FastAPI) -> None:
@@ -166,12 +171,13 @@ class RecommendationRoutes:
             exclude=read_excluded(call.tenant, asked.exclude, asked.item_type),
             window=asked.window,
         )
-        return await self._list(call, query)
+        return await self._list(call, query, cache="trending")
 
     async def post_recommendations(self, call: Call) -> Answer:
         """Answer the main call from a body."""
         values, _ = await read_json(call)
         query = await self._body_query(call, validate(RecommendationBody, values), call.request_id)
+        await self._admit(query)
         return _answer_list(await self._recommend(query), query, _PERSONAL if query.is_personal else _NO_STORE)
 
     async def post_batch(self, call: Call) -> Answer:
@@ -196,11 +202,15 @@ class RecommendationRoutes:
             offset=read_cursor(asked.cursor),
             filter=read_filter(asked.filter, None),
         )
-        await self._attributes.require(page.tenant, page.filter)
         weights = read_weights(asked.weights) if asked.weights else None
         key = item_key(call.tenant, asked.item_type, item_id)
-        answer = await self._similar_items.similar(page, key, weights=weights)
-        return _answer_page(answer, page)
+        written = await self._public_lists.get(
+            "similar",
+            page.tenant,
+            lambda: similar_question_of(page, key, weights),
+            lambda: self._write_similar(page, key, weights),
+        )
+        return Answer(written.body(call.request_id), headers=list(_NO_STORE))
 
     async def get_search(self, call: Call) -> Answer:
         """Answer a search."""
@@ -215,19 +225,33 @@ class RecommendationRoutes:
         await self._attributes.require(page.tenant, page.filter)
         return _answer_page(await self._text_search.search(page, asked.q), page)
 
-    async def _list(self, call: Call, query: RecommendationQuery) -> Answer:
-        answer = await self._recommend(query)
+    async def _list(self, call: Call, query: RecommendationQuery, *, cache: str = "popular") -> Answer:
         if query.is_personal:
-            return _answer_list(answer, query, _PERSONAL)
-        if answer.degraded:
-            return _answer_list(answer, query, _NO_STORE)
+            return _answer_list(await self._recommend(query), query, _PERSONAL)
+        written = await self._public_lists.get(
+            cache, query.tenant, lambda: question_of(query), lambda: self._write_popular(query)
+        )
+        if not written.is_whole:
+            return Answer(written.body(call.request_id), headers=list(_NO_STORE))
         # The request id differs each time, so the list's mark is made of what it shows.
-        shown = items_json(answer.items, first_rank=query.offset + 1)
-        mark = b'W/"%b"' % blake2b(shown + answer.model_version.encode(), digest_size=12).hexdigest().encode()
+        mark = b'W/"%b"' % written.mark
         headers = [_PUBLIC, (b"etag", mark), (b"vary", b"X-API-Key, Authorization")]
         if mark in [each.strip() for each in call.headers.get("if-none-match", "").encode().split(b",")]:
             return Answer(status=HTTPStatus.NOT_MODIFIED, headers=headers)
-        return _answer_list(answer, query, headers)
+        return Answer(written.body(call.request_id), headers=headers)
+
+    async def _write_popular(self, query: RecommendationQuery) -> WrittenList:
+        answer = await self._recommend(query)
+        return write_list(answer, first_rank=query.offset + 1, next_cursor=_next_cursor(answer, query))
+
+    async def _write_similar(self, page: Page, key: int, weights: Mapping[str, float] | None) -> WrittenList:
+        await self._attributes.require(page.tenant, page.filter)
+        answer = await self._similar_items.similar(page, key, weights=weights)
+        return write_list(answer, first_rank=page.offset + 1, next_cursor=_next_cursor(answer, page))
+
+    async def _admit(self, query: RecommendationQuery) -> None:
+        if self._limits is not None:
+            await self._limits.admit_user(query.tenant, query.user_id)
 
     async def _recommend(self, query: RecommendationQuery) -> RecommendationList:
         if query.filter:
@@ -237,6 +261,7 @@ class RecommendationRoutes:
     async def _one_of_batch(self, call: Call, body: RecommendationBody, request_id: str) -> bytes:
         try:
             query = await self._body_query(call, body, request_id)
+            await self._admit(query)
             return _answer_list(await self._recommend(query), query, []).body
         except ServiceError as error:
             return problem_of(error, request_id=request_id).body
@@ -300,14 +325,17 @@ class RecommendationRoutes:
 
 
 def _answer_list(answer: RecommendationList, query: RecommendationQuery, headers: list[tuple[bytes, bytes]]) -> Answer:
-    cursor = write_cursor(query.offset + query.limit) if answer.has_more else None
-    return Answer(list_json(answer, first_rank=query.offset + 1, next_cursor=cursor), headers=list(headers))
+    body = list_json(answer, first_rank=query.offset + 1, next_cursor=_next_cursor(answer, query))
+    return Answer(body, headers=list(headers))
 
 
 def _answer_page(answer: RecommendationList, page: Page) -> Answer:
-    cursor = write_cursor(page.offset + page.limit) if answer.has_more else None
-    body = list_json(answer, first_rank=page.offset + 1, next_cursor=cursor)
+    body = list_json(answer, first_rank=page.offset + 1, next_cursor=_next_cursor(answer, page))
     return Answer(body, headers=list(_NO_STORE))
+
+
+def _next_cursor(answer: RecommendationList, asked: RecommendationQuery | Page) -> str | None:
+    return write_cursor(asked.offset + asked.limit) if answer.has_more else None
 
 
 _MAIN_DESCRIPTION = """\

@@ -28,6 +28,7 @@ PROBLEMS: Mapping[HTTPStatus, str] = {
     HTTPStatus.CONFLICT: "It exists already.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too long.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "A field is wrong; the answer names it.",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too many requests, for this key or this user; try again after Retry-After seconds.",
     HTTPStatus.SERVICE_UNAVAILABLE: "Nothing can be said just now; try again.",
 }
 
@@ -73,7 +74,12 @@ def add_route(
         problems: Which problems can happen besides those that can always happen.
         idempotent: Whether the Idempotency-Key header is looked at.
     """
-    always = (HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
+    always = (
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    )
     with_body = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE) if body else ()
     responses: dict[int | str, dict[str, Any]] = {
         status.value: {"model": ProblemOut, "description": PROBLEMS[status]}

@@ -7,6 +7,7 @@ from typing import Protocol
 from hot_path_api.domain.candidates import Candidates, SourceQuery
 from hot_path_api.domain.events import Event, Interaction
 from hot_path_api.domain.items import Item, ItemRef
+from hot_path_api.domain.limits import Budget, Verdict
 from hot_path_api.domain.popularity import Popularity, Window
 from hot_path_api.domain.users import InteractionType, InteractionTypes, UserContext
 from servicekit.arrays import Floats, Keys
@@ -42,6 +43,14 @@ class Similar:
     scores: Floats
     names: tuple[str, ...]
     shares: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An answer from a cache, and for how many seconds more it may be given."""
+
+    value: bytes
+    fresh_s: float
 
 
 class Profiles(Protocol):
@@ -194,4 +203,31 @@ class EventSink(Protocol):
 
     async def append_many(self, events: Sequence[Event]) -> None:
         """Append events, all or none; they are durable when this returns."""
+        ...
+
+
+class AnswerCache(Protocol):
+    """Answers that are the same for everybody, kept for a moment; it may forget any of them at any time.
+
+    Every call may raise a ServiceError: then there is no cache just now.
+    """
+
+    async def get(self, key: str) -> Kept | None:
+        """Give what was kept under a key; None when there is nothing, or it is too old."""
+        ...
+
+    async def put(self, key: str, value: bytes, *, fresh_s: float) -> None:
+        """Keep an answer for so many seconds."""
+        ...
+
+
+class RateLimiter(Protocol):
+    """Token buckets."""
+
+    async def take(self, budgets: Sequence[Budget]) -> Verdict:
+        """Take a token from each of these budgets, or from none when one of them refuses.
+
+        Raises:
+            ServiceError: The buckets cannot be reached.
+        """
         ...
