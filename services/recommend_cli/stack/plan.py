@@ -100,7 +100,11 @@ def plan_stack(
         listens, metrics_port = ports[service][replica], next(free)
         own = {"HTTP_PORT": str(listens), **key} if service == GATEWAY else {"GRPC_PORT": str(listens)}
         if replicas > 1:  # what a replica keeps in files is its own
-            own |= {"MEMBER": name, "DATA_DIR": str(stores.data_dir / f"replica-{replica + 1}")}
+            own |= {
+                "MEMBER": name,
+                "CONSUMER_MEMBER": name,
+                "DATA_DIR": str(stores.data_dir / f"replica-{replica + 1}"),
+            }
         threads = {} if service == _USES_ALL_CORES else _ONE_THREAD
         return ServicePlan(
             name=name,
