@@ -1,8 +1,9 @@
 """Wires the gateway."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
 from hot_path_api.adapters.event_log import EventLogSink
 from hot_path_api.adapters.gpu_worker import GpuWorkerClient
@@ -11,9 +12,6 @@ from hot_path_api.adapters.local_answer_cache import LocalAnswerCache
 from hot_path_api.adapters.local_rate_limiter import LocalRateLimiter
 from hot_path_api.adapters.peers import GrpcPeer
 from hot_path_api.adapters.profile_store import ProfileStoreClient
-from hot_path_api.adapters.redis_answer_cache import RedisAnswerCache
-from hot_path_api.adapters.redis_client import RedisConnection, open_redis
-from hot_path_api.adapters.redis_rate_limiter import RedisRateLimiter
 from hot_path_api.adapters.vector_search import VectorSearchClient
 from hot_path_api.api.answers import Answer
 from hot_path_api.api.app import create_app
@@ -44,6 +42,7 @@ from hot_path_api.application.sources import GraphSource, TrendingSource, Vector
 from hot_path_api.application.stock import Stock
 from hot_path_api.application.writing import InteractionWriter, ItemWriter, WriteTimeouts
 from hot_path_api.consumer import TOPICS, ChangeListener
+from hot_path_api.domain.ports import AnswerCache, RateLimiter
 from hot_path_api.server import HttpServer
 from hot_path_api.settings import Settings
 from servicekit.clock import Clock, SystemClock
@@ -65,33 +64,47 @@ def _breaker(name: str) -> CircuitBreaker:
     return CircuitBreaker(name, failure_threshold=30, open_s=0.5)
 
 
-async def _open_redis(settings: Settings) -> RedisConnection | None:
+class _Shared(NamedTuple):
+    """What all gateways share."""
+
+    answers: AnswerCache
+    limiter: RateLimiter
+    close: Callable[[], Awaitable[None]]
+
+
+async def _open_shared(settings: Settings) -> _Shared | None:
     if not settings.redis_url:
         return None
-    return await open_redis(
+    # Here and not above: the driver takes longer to import than anything else, and few need it.
+    from hot_path_api.adapters.redis_answer_cache import RedisAnswerCache  # noqa: PLC0415
+    from hot_path_api.adapters.redis_client import open_redis  # noqa: PLC0415
+    from hot_path_api.adapters.redis_rate_limiter import RedisRateLimiter  # noqa: PLC0415
+
+    redis = await open_redis(
         settings.redis_url,
         password=settings.redis_password.get_secret_value(),
         timeout_s=settings.redis_timeout_ms / 1000,
     )
+    return _Shared(RedisAnswerCache(redis), RedisRateLimiter(redis), redis.close)
 
 
-def _rate_limits(settings: Settings, redis: RedisConnection | None) -> RateLimits | None:
+def _rate_limits(settings: Settings, shared: _Shared | None) -> RateLimits | None:
     tenant = Rate(settings.rate_limit_rps, settings.rate_limit_burst)
     user = Rate(settings.rate_limit_user_rps, settings.rate_limit_user_burst)
     if not tenant.per_s and not user.per_s:
         return None
-    shared = RedisRateLimiter(redis) if redis is not None else None
-    return RateLimits(tenant=tenant, user=user, local=LocalRateLimiter(), shared=shared)
+    limiter = shared.limiter if shared is not None else None
+    return RateLimits(tenant=tenant, user=user, local=LocalRateLimiter(), shared=limiter)
 
 
 def _shared_answers(
-    settings: Settings, redis: RedisConnection | None, models: ServingModels, epoch: CatalogueEpoch
+    settings: Settings, shared: _Shared | None, models: ServingModels, epoch: CatalogueEpoch
 ) -> SharedAnswers | None:
-    if redis is None:
+    if shared is None:
         return None
     return SharedAnswers(
         local=LocalAnswerCache(),
-        shared=RedisAnswerCache(redis),
+        shared=shared.answers,
         models=models,
         epoch=epoch,
         fresh_s=settings.shared_list_s,
@@ -176,20 +189,16 @@ async def gateway(
         for client in (profiles, index, encoder):
             stack.push_async_callback(client.close)
 
-        redis = await _open_redis(settings)
-        if redis is not None:
-            stack.push_async_callback(redis.close)
-        rate_limits = _rate_limits(settings, redis)
+        shared = await _open_shared(settings)
+        rate_limits = _rate_limits(settings, shared)
         epoch = CatalogueEpoch()
-        if redis is not None:
-            ends = await event_log.end_offsets((CONTENT_CHANGED,))
-            epoch.start_at({each.partition: offset for each, offset in ends.items()})
+        if shared is not None:
+            stack.push_async_callback(shared.close)
+            epoch.start_at(await event_log.end_offsets((CONTENT_CHANGED,)))
 
         catalogue = Catalogue(profiles, capacity=settings.item_cache_size, timeout_s=_READ_S)
         models = ServingModels(index, catalogue, tenants=(settings.tenant,))
-        answers = _shared_answers(settings, redis, models, epoch)
-        if answers is not None:
-            stack.push_async_callback(answers.close)
+        answers = _shared_answers(settings, shared, models, epoch)
         selector = Selector(catalogue, clock=clock)
         served = ServedLists(sink)
         types = KnownInteractionTypes(profiles, timeout_s=_READ_S)

@@ -1,8 +1,10 @@
 """Names the state of the catalogue that this gateway has heard of, alike on all gateways that have heard the same."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from hashlib import blake2b
+
+from servicekit.eventlog.port import Offsets
 
 _RENEW_S = 0.25
 
@@ -24,10 +26,10 @@ class CatalogueEpoch:
         self._is_old = False
         self._renewed_at = clock() - _RENEW_S
 
-    def start_at(self, positions: Mapping[int, int]) -> None:
+    def start_at(self, positions: Offsets) -> None:
         """Take over the next offset of each partition, for what was there before this gateway listened."""
-        for partition, position in positions.items():
-            self.heard(partition, position - 1)
+        for each, position in positions.items():
+            self.heard(each.partition, position - 1)
 
     def heard(self, partition: int, offset: int) -> None:
         """Take note of a change that has been applied."""

@@ -96,13 +96,6 @@ class SharedAnswers:
         answered = await asyncio.shield(making)
         return answered, False
 
-    async def close(self) -> None:
-        """Give up what is being made."""
-        making = list(self._making.values())
-        for task in making:
-            task.cancel()
-        await asyncio.gather(*making, return_exceptions=True)
-
     async def _find_or_make(
         self, cache: str, key: str, tenant: str, version: str, make: Callable[[], Awaitable[Made]]
     ) -> bytes:
