@@ -6,6 +6,7 @@ from servers.java_server import JavaServer
 from servers.server import HOST
 from servers.settings import ServersSettings
 
+USER = "cassandra"
 LOGBACK = """\
 <configuration>
   <appender name="console" class="ch.qos.logback.core.ConsoleAppender">
@@ -49,13 +50,17 @@ class CassandraServer(JavaServer):
 
     Args:
         storage_port: Port between nodes.
+        guarded: Whether clients must log in; then there is one user, cassandra, with the password cassandra.
     """
 
     name = "cassandra"
 
-    def __init__(self, folder: Path, port: int, storage_port: int, settings: ServersSettings) -> None:
+    def __init__(
+        self, folder: Path, port: int, storage_port: int, settings: ServersSettings, *, guarded: bool = False
+    ) -> None:
         super().__init__(folder, port, settings)
         self.storage_port = storage_port
+        self.guarded = guarded
 
     @property
     def heap_mb(self) -> int:
@@ -95,14 +100,17 @@ class CassandraServer(JavaServer):
         return self.java("org.apache.cassandra.service.CassandraDaemon", options=options, classes=str(conf))
 
     def probe(self) -> None:
-        from cassandra.cluster import Cluster  # noqa: PLC0415 - see Server.probe
+        from cassandra.auth import PlainTextAuthProvider  # noqa: PLC0415 - see Server.probe
+        from cassandra.cluster import Cluster  # noqa: PLC0415
 
-        with Cluster([HOST], port=self.port, protocol_version=5, connect_timeout=5) as cluster:
+        login = PlainTextAuthProvider(USER, USER) if self.guarded else None
+        with Cluster([HOST], port=self.port, auth_provider=login, protocol_version=5, connect_timeout=5) as cluster:
             cluster.connect().execute("SELECT release_version FROM system.local", timeout=5)
 
     def _configuration(self) -> str:
         return f"""\
 cluster_name: tests
+authenticator: {"PasswordAuthenticator" if self.guarded else "AllowAllAuthenticator"}
 num_tokens: 1
 initial_token: "0"
 partitioner: org.apache.cassandra.dht.Murmur3Partitioner

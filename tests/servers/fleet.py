@@ -31,16 +31,16 @@ def _private() -> ServersSettings:
     return ServersSettings(quick_start=True)
 
 
-def start_kafka(folder: Path, port: int = 0) -> KafkaServer:
-    """Start a Kafka of one's own; port 0 takes a free one."""
-    server = KafkaServer(folder, port or free_port(), free_port(), _private())
+def start_kafka(folder: Path, port: int = 0, password: str = "") -> KafkaServer:
+    """Start a Kafka of one's own, which wants a password if one is given; port 0 takes a free one."""
+    server = KafkaServer(folder, port or free_port(), free_port(), _private(), password)
     server.start()
     return server
 
 
-def start_cassandra(folder: Path, port: int = 0) -> CassandraServer:
-    """Start a Cassandra of one's own; port 0 takes a free one."""
-    server = CassandraServer(folder, port or free_port(), free_port(), _private())
+def start_cassandra(folder: Path, port: int = 0, *, guarded: bool = False) -> CassandraServer:
+    """Start a Cassandra of one's own, which wants a login if it is guarded; port 0 takes a free one."""
+    server = CassandraServer(folder, port or free_port(), free_port(), _private(), guarded=guarded)
     server.start()
     return server
 

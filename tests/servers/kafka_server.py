@@ -6,6 +6,7 @@ from servers.java_server import JavaServer
 from servers.server import HOST
 from servers.settings import ServersSettings
 
+USER = "tests"
 CLUSTER_ID = (
     "MkU3OEVBNTcwNTJENDM2Qg"  # fixed: a random one may begin with "-", which the format tool takes for an option
 )
@@ -21,17 +22,21 @@ rootLogger.appenderRef.console.ref=console
 
 
 class KafkaServer(JavaServer):
-    """A broker without security; topics are made by those who use them.
+    """A broker; topics are made by those who use them.
 
     Args:
         controller_port: Port of the controller; kept in the data, so it must stay the same.
+        password: What clients must show with the user's name, by SASL PLAIN; empty lets everybody in.
     """
 
     name = "kafka"
 
-    def __init__(self, folder: Path, port: int, controller_port: int, settings: ServersSettings) -> None:
+    def __init__(
+        self, folder: Path, port: int, controller_port: int, settings: ServersSettings, password: str = ""
+    ) -> None:
         super().__init__(folder, port, settings)
         self.controller_port = controller_port
+        self.password = password
 
     @property
     def heap_mb(self) -> int:
@@ -53,7 +58,9 @@ class KafkaServer(JavaServer):
     def probe(self) -> None:
         from kafka import KafkaAdminClient  # noqa: PLC0415 - see Server.probe
 
-        admin = KafkaAdminClient(bootstrap_servers=self.address, request_timeout_ms=5_000)
+        login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_plain_username": USER}
+        options = {**login, "sasl_plain_password": self.password} if self.password else {}
+        admin = KafkaAdminClient(bootstrap_servers=self.address, request_timeout_ms=5_000, **options)
         try:
             admin.list_topics()
         finally:
@@ -64,15 +71,29 @@ class KafkaServer(JavaServer):
         return self.folder / "server.properties"
 
     def _configuration(self) -> str:
+        protocol = "SASL_PLAINTEXT" if self.password else "PLAINTEXT"
+        configuration = self._without_login(protocol)
+        return configuration + self._login() if self.password else configuration
+
+    def _login(self) -> str:
+        module = "org.apache.kafka.common.security.plain.PlainLoginModule"
+        users = f'username="{USER}" password="{self.password}" user_{USER}="{self.password}"'
+        return f"""\
+sasl.enabled.mechanisms=PLAIN
+sasl.mechanism.inter.broker.protocol=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config={module} required {users};
+"""
+
+    def _without_login(self, protocol: str) -> str:
         return f"""\
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers={HOST}:{self.controller_port}
-listeners=PLAINTEXT://{self.address},CONTROLLER://{HOST}:{self.controller_port}
-advertised.listeners=PLAINTEXT://{self.address}
+listeners={protocol}://{self.address},CONTROLLER://{HOST}:{self.controller_port}
+advertised.listeners={protocol}://{self.address}
 controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name={protocol}
+listener.security.protocol.map={protocol}:{protocol},CONTROLLER:PLAINTEXT
 log.dirs={self.folder}/data
 # One node has one copy of everything.
 offsets.topic.replication.factor=1
