@@ -10,8 +10,11 @@ for place, key in ipairs(KEYS) do
   local interval, burst = tonumber(ARGV[2 * place - 1]), tonumber(ARGV[2 * place])
   local room = interval * burst
   local known = tonumber(redis.call('GET', key) or '0')
-  -- A clock that was set back must not lock anybody out for longer than the bucket takes to fill.
-  full_at[place] = math.min(math.max(known, now), now + room) + interval
+  -- A clock that was set back must not lock anybody out for long: what lies too far ahead counts as a full bucket.
+  if known > now + 2 * room then
+    known = now
+  end
+  full_at[place] = math.max(known, now) + interval
   local left = now + room - full_at[place]
   local tokens = left / interval + 0.000001
   local wait = tokens < 0 and -left or 0

@@ -82,8 +82,8 @@ def spend(budgets: Sequence[Budget], full_at_us: Sequence[float], now_us: float)
     after_us, tokens, waits_us = [], [], []
     for budget, known_us in zip(budgets, full_at_us, strict=True):
         room_us = budget.interval_us * budget.burst
-        # A clock that was set back must not lock anybody out for longer than the bucket takes to fill.
-        full_us = min(max(known_us, now_us), now_us + room_us) + budget.interval_us
+        # A clock that was set back must not lock anybody out for long: what lies too far ahead counts as a full bucket.
+        full_us = (now_us if known_us > now_us + 2 * room_us else max(known_us, now_us)) + budget.interval_us
         left_us = now_us + room_us - full_us
         after_us.append(full_us)
         # The sums are in floating point: a hair below a whole token is a whole one.
