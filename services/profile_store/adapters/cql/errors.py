@@ -7,10 +7,11 @@ from cassandra import (
     RequestExecutionException,
     RequestValidationException,
 )
-from cassandra.cluster import NoHostAvailable
-from cassandra.connection import ConnectionException
+from cassandra.cluster import NoHostAvailable, QueryExhausted
+from cassandra.connection import ConnectionBusy, ConnectionException, CrcException, ProtocolError
 from cassandra.pool import NoConnectionsAvailable
 from cassandra.protocol import ErrorMessage, NotSupportedError
+from cassandra.protocol import InternalError as DriverError
 
 from servicekit.errors import DeadlineExceededError, InternalError, ServiceError, UnavailableError
 
@@ -22,8 +23,13 @@ ERRORS: tuple[tuple[type[Exception], type[ServiceError]], ...] = (
     (NoHostAvailable, UnavailableError),
     (NoConnectionsAvailable, UnavailableError),
     (ConnectionException, UnavailableError),
+    (ConnectionBusy, UnavailableError),
+    (ProtocolError, UnavailableError),  # what came over the connection was no answer; the driver opens another
+    (CrcException, UnavailableError),
     (ErrorMessage, UnavailableError),  # overloaded, bootstrapping and the like, as the server put it
     (NotSupportedError, InternalError),
+    (QueryExhausted, InternalError),
+    (DriverError, InternalError),
     (DriverException, InternalError),
 )
 """The first row that fits counts."""
