@@ -3,8 +3,9 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 
-from servicekit.errors import FailedPreconditionError, UnavailableError
+from servicekit.errors import FailedPreconditionError, ServiceError, UnavailableError
 from servicekit.eventlog.kafka.reader import Committed, Fetched, KafkaReader
 from servicekit.eventlog.kafka.thread import CALL_S, DriverThread
 from servicekit.eventlog.kafka.topics import KafkaTopics
@@ -126,6 +127,11 @@ class KafkaEventConsumer:
         self._on_close(self)
         self._reader.stop()
         await self._thread.close(self._reader.close)
+        member = self._reader.left_behind
+        if self._group is not None and member:
+            group = self._group
+            with suppress(ServiceError):  # then the group waits until the member's session ends
+                await self._asking.run(lambda: self._topics.remove_member(group, member))
 
     async def _open(self) -> None:
         if self._refused is not None:

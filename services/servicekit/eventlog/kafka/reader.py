@@ -124,6 +124,8 @@ class KafkaReader:
         self._positions: dict[TopicPartition, int] = {}
         self._fence_check_due = 0.0
         self._stopping = threading.Event()
+        self.left_behind = ""
+        """After `close`: the member that has to be taken out of the group on another connection."""
 
     def stop(self) -> None:
         """Let a fetch that waits for a rebalance end; for any thread."""
@@ -212,10 +214,15 @@ class KafkaReader:
         return {TopicPartition(where.topic, where.partition): end for where, end in ends.items()}
 
     def close(self) -> None:
-        """Leave the group, unless the seat is kept for a named member, and close the connections."""
-        if self._consumer is not None:
-            self._consumer.close(autocommit=False, timeout_ms=_CLOSE_MS)
-            self._consumer = None
+        """Leave the group and close the connections; a named member's seat is kept, as if it had died."""
+        if self._consumer is None:
+            return
+        settled = self._settled(self._consumer)
+        if self._membership is not None and not self._membership.member and not settled:
+            # The broker hears no goodbye on a connection where it owes an answer: to join.
+            self.left_behind = self._consumer.group_metadata().member_id
+        self._consumer.close(autocommit=False, timeout_ms=_CLOSE_MS if settled else 0)
+        self._consumer = None
 
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {

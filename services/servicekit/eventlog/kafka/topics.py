@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 from kafka import KafkaAdminClient
 from kafka import errors as driver
 from kafka import structs as wire
-from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
+from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove, OffsetSpec
 
 from servicekit.errors import FailedPreconditionError, NotFoundError
 from servicekit.eventlog.kafka.errors import error_from_kafka
@@ -96,6 +96,10 @@ class KafkaTopics:
     def members(self, group: str) -> int:
         """Give how many members a group has."""
         return len(self._patiently(lambda admin: admin.describe_groups([group]))[group]["members"])
+
+    def remove_member(self, group: str, member_id: str) -> None:
+        """Take a member out of a group."""
+        self._patiently(lambda admin: admin.remove_group_members(group, [MemberToRemove(member_id=member_id)]))
 
     def close(self) -> None:
         """Close the connections."""
