@@ -3,6 +3,7 @@
 
 from gpu_worker import convert
 from gpu_worker.application.encoding import TextEncoding
+from gpu_worker.application.rebuilding import VectorRebuilds
 from gpu_worker.application.registry import ModelRegistry
 from gpu_worker.application.training import TrainingService
 from recommendation.gpu_worker.v1 import gpu_worker_pb2 as pb
@@ -16,10 +17,13 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GpuWorkerService"].full_name
 class GpuWorkerServicer(pb_grpc.GpuWorkerServiceServicer):
     """The calls of the proto, where each is described."""
 
-    def __init__(self, encoding: TextEncoding, training: TrainingService, registry: ModelRegistry) -> None:
+    def __init__(
+        self, encoding: TextEncoding, training: TrainingService, registry: ModelRegistry, rebuilds: VectorRebuilds
+    ) -> None:
         self._encoding = encoding
         self._training = training
         self._registry = registry
+        self._rebuilds = rebuilds
 
     async def EncodeTexts(self, request: pb.EncodeTextsRequest, _: object) -> pb.EncodeTextsResponse:
         vectors = await self._encoding.encode(request.texts)
@@ -51,6 +55,13 @@ class GpuWorkerServicer(pb_grpc.GpuWorkerServiceServicer):
 
     async def RollbackModel(self, request: pb.RollbackModelRequest, _: object) -> pb.RollbackModelResponse:
         return pb.RollbackModelResponse(version=await self._registry.roll_back(_tenant_of(request.tenant)))
+
+    async def StartRebuild(self, request: pb.StartRebuildRequest, _: object) -> pb.StartRebuildResponse:
+        source = convert.source_from_message(request.source)
+        return pb.StartRebuildResponse(rebuild_id=await self._rebuilds.start(_tenant_of(request.tenant), source))
+
+    async def GetRebuild(self, request: pb.GetRebuildRequest, _: object) -> pb.GetRebuildResponse:
+        return convert.rebuild_to_message(self._rebuilds.get(request.rebuild_id))
 
 
 def _tenant_of(tenant: str) -> str:

@@ -6,22 +6,26 @@ from secrets import token_hex
 
 from gpu_worker.adapters.encoders import open_encoder
 from gpu_worker.adapters.event_log import LogAnnouncer
+from gpu_worker.adapters.log_items import LogItems
 from gpu_worker.adapters.model_stores import open_model_store
 from gpu_worker.adapters.profile_store import GrpcCatalogue
 from gpu_worker.adapters.training_choice import choose_methods
 from gpu_worker.adapters.training_process import ProcessTrainer
 from gpu_worker.adapters.use_encoder import UseTextEncoder
 from gpu_worker.adapters.vector_search import GrpcVectorIndex
+from gpu_worker.adapters.vector_search_rebuild import GrpcRebuiltIndex
 from gpu_worker.api import SERVICE_NAME, GpuWorkerServicer
 from gpu_worker.application.embedding import ContentEmbedder
 from gpu_worker.application.encoding import TextEncoding
 from gpu_worker.application.gathering import AttributeRoles
+from gpu_worker.application.rebuilding import VectorRebuilds
 from gpu_worker.application.registry import ModelRegistry
 from gpu_worker.application.schedule import TrainingSchedule
 from gpu_worker.application.training import TrainingRules, TrainingService
 from gpu_worker.consumer import GROUP, SCHEDULE_GROUP, ContentConsumer, InteractionCounter
 from gpu_worker.domain.items import TextRules
 from gpu_worker.domain.ports import ModelStore, TextEncoder, Trainer
+from gpu_worker.domain.rebuilding import Source
 from gpu_worker.settings import GpuWorkerSettings
 from recommendation.gpu_worker.v1 import gpu_worker_pb2_grpc as pb_grpc
 from servicekit.clock import Clock, SystemClock
@@ -62,16 +66,25 @@ class Wiring:
         announcer = LogAnnouncer(log, clock)
         index = GrpcVectorIndex(vectors)
         self._encoding = TextEncoding(encoder)
+        rules = TextRules(settings.embedded_attributes, settings.embedded_words)
         self._embedder = ContentEmbedder(
             encoder,
             index,
             announcer,
-            rules=TextRules(settings.embedded_attributes, settings.embedded_words),
+            rules=rules,
             neighbours=settings.embedded_neighbours,
         )
         self.registry = ModelRegistry(store, index, announcer, kept=settings.kept_versions)
+        catalogue = GrpcCatalogue(profiles)
+        self.rebuilds = VectorRebuilds(
+            encoder=encoder,
+            index=GrpcRebuiltIndex(vectors),
+            sources={Source.PROFILE_STORE: catalogue, Source.LOG: LogItems(log)},
+            rules=rules,
+            new_token=lambda: token_hex(8),
+        )
         self.training = TrainingService(
-            catalogue=GrpcCatalogue(profiles),
+            catalogue=catalogue,
             index=index,
             announcer=announcer,
             trainer=trainer,
@@ -89,7 +102,7 @@ class Wiring:
 
     def make_server(self) -> GrpcServer:
         """Give the server of the use cases, not yet started."""
-        servicer = GpuWorkerServicer(self._encoding, self.training, self.registry)
+        servicer = GpuWorkerServicer(self._encoding, self.training, self.registry, self.rebuilds)
         return GrpcServer(
             host=self._settings.host,
             port=self._settings.grpc_port,
@@ -186,12 +199,15 @@ async def run(settings: GpuWorkerSettings, stop: asyncio.Event) -> None:
             clock=SystemClock(),
         )
         opened.push_async_callback(wiring.training.close)
+        opened.push_async_callback(wiring.rebuilds.close)
         tasks = await opened.enter_async_context(BackgroundTasks(stop))
         server = await opened.enter_async_context(wiring.make_server())
         opened.enter_context(serve_metrics(settings.metrics_port, settings.host))
         await wiring.training.clean_up()
         await wiring.registry.announce_again()
         tasks.start(wiring.make_content_runner().run(stop), name="embedding")
+        if settings.vector_gap_interval_s:
+            tasks.start(wiring.rebuilds.watch_gaps(settings.vector_gap_interval_s), name="lost vectors")
         if settings.train_every_interactions or settings.train_every_minutes:
             schedule = await asyncio.to_thread(wiring.make_schedule)
             tasks.start(wiring.make_interaction_runner(schedule).run(stop), name="interactions")

@@ -6,6 +6,7 @@ from gpu_worker.application.embedding import Change, ItemDeleted, ItemPut
 from gpu_worker.application.registry import ModelListing
 from gpu_worker.application.training import RunState, TrainingRun
 from gpu_worker.domain.items import Item
+from gpu_worker.domain.rebuilding import Rebuild, RebuildState, Source
 from gpu_worker.domain.training import HoldOut
 from recommendation.common.v1 import common_pb2
 from recommendation.events.v1 import events_pb2
@@ -22,6 +23,16 @@ _STATES = {
     RunState.RUNNING: pb.TRAINING_STATE_RUNNING,
     RunState.SUCCEEDED: pb.TRAINING_STATE_SUCCEEDED,
     RunState.FAILED: pb.TRAINING_STATE_FAILED,
+}
+_SOURCES = {
+    pb.REBUILD_SOURCE_UNSPECIFIED: Source.PROFILE_STORE,
+    pb.REBUILD_SOURCE_PROFILE_STORE: Source.PROFILE_STORE,
+    pb.REBUILD_SOURCE_LOG: Source.LOG,
+}
+_REBUILD_STATES = {
+    RebuildState.RUNNING: pb.REBUILD_STATE_RUNNING,
+    RebuildState.SUCCEEDED: pb.REBUILD_STATE_SUCCEEDED,
+    RebuildState.FAILED: pb.REBUILD_STATE_FAILED,
 }
 
 
@@ -86,6 +97,35 @@ def run_to_message(run: TrainingRun) -> pb.GetTrainingResponse:
         activated=run.activated,
         message=run.message,
         report_json=json.dumps(run.report) if run.report else "",
+    )
+
+
+def source_from_message(value: pb.RebuildSource.ValueType) -> Source:
+    """Read where a rebuild reads the items.
+
+    Raises:
+        InvalidArgumentError: It is none that we know.
+    """
+    try:
+        return _SOURCES[value]
+    except KeyError:
+        raise InvalidArgumentError(f"source {value} is none that we know", field="source") from None
+
+
+def rebuild_to_message(rebuild: Rebuild) -> pb.GetRebuildResponse:
+    """Write how a rebuild is going."""
+    return pb.GetRebuildResponse(
+        state=_REBUILD_STATES[rebuild.state],
+        stage=rebuild.stage,
+        progress=rebuild.progress,
+        items=rebuild.items,
+        encoded=rebuild.encoded,
+        vectors=rebuild.vectors,
+        previous_vectors=rebuild.previous_vectors,
+        recall_at_10=rebuild.recall_at_10,
+        sampled=rebuild.sampled,
+        differing=rebuild.differing,
+        message=rebuild.message,
     )
 
 

@@ -54,6 +54,8 @@ class GpuWorkerSettings(ServiceSettings):
     """How long a batch that has begun waits to fill."""
     embedded_neighbours: Annotated[int, Field(ge=0, le=400)] = 100
     """How many nearest neighbours are announced with an embedded item."""
+    vector_gap_interval_s: Annotated[float, Field(ge=0.0)] = 30.0
+    """How often vector_search is asked for lost vectors, which are then rebuilt; 0: never."""
     consumer_max_failures_in_a_row: Count = 100
     """After so many bad records one after the other the service stops, since something else must be wrong."""
 

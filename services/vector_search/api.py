@@ -168,8 +168,8 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
     ) -> pb.BeginRebuildResponse:
         """Begin a new collection."""
         _require(request.tenant, "tenant")
-        name = await self._rebuild.begin(request.tenant, request.model_id, request.dimensions)
-        return pb.BeginRebuildResponse(collection=name)
+        begun = await self._rebuild.begin(request.tenant, request.model_id, request.dimensions)
+        return pb.BeginRebuildResponse(collection=begun.collection, serving_points=begun.serving_points)
 
     async def FinishRebuild(  # noqa: N802 - the name of the RPC
         self, request: pb.FinishRebuildRequest, _context: Any
@@ -193,7 +193,8 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
         self, _request: pb.FindGapsRequest, _context: Any
     ) -> pb.FindGapsResponse:
         """Answer where vectors are lost."""
-        gaps = await self._versions.find_gaps()
+        lost = await self._versions.find_gaps()
+        gaps = {tenant: items for tenant, items in lost.items() if not await self._rebuild.is_moving(tenant)}
         return pb.FindGapsResponse(
             gaps=[pb.FindGapsResponse.Gap(tenant=tenant, items=items) for tenant, items in sorted(gaps.items())]
         )

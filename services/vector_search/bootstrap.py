@@ -54,7 +54,7 @@ class VectorSearch:
         content = ContentVectors(dense)
         self.retrieval = Retrieval(self.tenants, content, threads=kernel_threads)
         self.embeddings = Embeddings(self.tenants, content)
-        self.rebuild = VectorRebuild(content, least_recall=least_recall)
+        self.rebuild = VectorRebuild(content, least_recall=least_recall, clock=clock)
         self.content = content
         self.versions = Versions(
             self.tenants,

@@ -42,7 +42,7 @@ class GrpcVectorIndex:
         outcomes: list[Neighbours | ServiceError] = []
         for first in range(0, len(embeddings), _MAX_UPSERTS):
             request = pb.UpsertItemsRequest(
-                embeddings=map(_embedding_message, embeddings[first : first + _MAX_UPSERTS]), neighbours=neighbours
+                embeddings=map(embedding_message, embeddings[first : first + _MAX_UPSERTS]), neighbours=neighbours
             )
             answer = await self._channel.unary(self._stub.UpsertItems, request, timeout_s=_TIMEOUT_S, idempotent=True)
             outcomes += map(_outcome, answer.results)
@@ -66,7 +66,8 @@ class GrpcVectorIndex:
         await self._channel.unary(self._stub.ActivateVersion, request, timeout_s=_ACTIVATION_TIMEOUT_S, idempotent=True)
 
 
-def _embedding_message(embedding: Embedding) -> pb.UpsertItemsRequest.Embedding:
+def embedding_message(embedding: Embedding) -> pb.UpsertItemsRequest.Embedding:
+    """Write an embedding."""
     return pb.UpsertItemsRequest.Embedding(
         item=common_pb2.Item.FromString(embedding.item.packed),
         vector=b"" if embedding.vector is None else pack_floats(embedding.vector),

@@ -150,7 +150,7 @@ class ContentVectors:
         count = await collection.index.count()
         return count >= _WORTH_INDEXING and count - collection.stored.indexed > _OUTGROWN * count
 
-    async def copy(self, tenant: str, model_id: str, space: Space, added: AsyncIterator[Points]) -> None:
+    async def copy(self, tenant: str, model_id: str, space: Space, added: AsyncIterator[Points] | None = None) -> None:
         """Replace an encoder's collection by an indexed one of its own points and the added ones, its own winning.
 
         What is written meanwhile is taken over before the switch. For a store of this replica alone.
@@ -271,10 +271,11 @@ class ContentVectors:
         return self._locks.setdefault(tenant, asyncio.Lock())
 
 
-async def _chain(added: AsyncIterator[Points], old: ContentCollection | None) -> AsyncIterator[Points]:
+async def _chain(added: AsyncIterator[Points] | None, old: ContentCollection | None) -> AsyncIterator[Points]:
     """Give the old points last, since of points with one key the last counts."""
-    async for points in added:
-        yield points
+    if added is not None:
+        async for points in added:
+            yield points
     if old is not None:
         async for points in old.index.scroll(_PAGE):
             yield points

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from servicekit.arrays import Floats
+from servicekit.clock import Clock
 from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, ServiceError
 from vector_search.application.content import ContentVectors
 from vector_search.application.embeddings import (
@@ -15,9 +16,19 @@ from vector_search.application.embeddings import (
     check_model_id,
     points_of,
 )
+from vector_search.domain.ports import Role
 from vector_search.domain.recall import measure_recall
 
 _RECALL_SAMPLES = 100
+_STALLED_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A new collection, and how much the one has that serves."""
+
+    collection: str
+    serving_points: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +48,14 @@ class VectorRebuild:
         least_recall: A collection whose search finds a smaller part of the nearest ten never serves.
     """
 
-    def __init__(self, content: ContentVectors, *, least_recall: float) -> None:
+    def __init__(self, content: ContentVectors, *, least_recall: float, clock: Clock) -> None:
         self._content = content
         self._least_recall = least_recall
+        self._clock = clock
+        self._moved: dict[str, tuple[int, int]] = {}
 
-    async def begin(self, tenant: str, model_id: str, dimensions: int) -> str:
-        """Begin a new collection of an encoder's vectors beside the one that serves, and give its name.
+    async def begin(self, tenant: str, model_id: str, dimensions: int) -> Begun:
+        """Begin a new collection of an encoder's vectors beside the one that serves.
 
         Raises:
             InvalidArgumentError: The encoder's name or the size is out of bounds.
@@ -51,7 +64,9 @@ class VectorRebuild:
         check_model_id(model_id)
         if not 1 <= dimensions <= MAX_DIMENSIONS:
             raise InvalidArgumentError(f"a vector has 1 to {MAX_DIMENSIONS} numbers", field="dimensions")
-        return await self._content.begin_rebuild(tenant, model_id, dimensions)
+        name = await self._content.begin_rebuild(tenant, model_id, dimensions)
+        serving = self._content.serving(tenant, model_id)
+        return Begun(name, 0 if serving is None else await serving.index.count())
 
     async def fill(self, tenant: str, building: str, embeddings: Sequence[Embedding]) -> list[ServiceError | None]:
         """Store embeddings of one tenant in a collection that is rebuilt.
@@ -103,6 +118,9 @@ class VectorRebuild:
         serving = self._content.serving(tenant, collection.stored.model_id)
         previous = 0 if serving is None else await serving.index.count()
         await self._content.finish_rebuild(tenant, building)
+        model_id = collection.stored.model_id
+        if not self._content.is_shared and await self._content.has_outgrown(tenant, model_id):
+            await self._content.copy(tenant, model_id, collection.index.space)
         return Rebuilt(points, previous, recall)
 
     async def roll_back(self, tenant: str) -> str:
@@ -112,6 +130,18 @@ class VectorRebuild:
             FailedPreconditionError: There is none.
         """
         return await self._content.roll_back(tenant)
+
+    async def is_moving(self, tenant: str) -> bool:
+        """Tell whether a rebuild of the tenant goes on: it has stored something within the last minute."""
+        now_ms = self._clock.now_ms()
+        moved = {}
+        for each in self._content.all(tenant):
+            if each.stored.role is Role.BUILDING:
+                count = await each.index.count()
+                before = self._moved.get(each.stored.name, (-1, now_ms))
+                moved[each.stored.name] = before if before[0] == count else (count, now_ms)
+        self._moved = moved
+        return any(now_ms - at_ms < _STALLED_MS for _, at_ms in moved.values())
 
     async def _vectors_of_same_text(self, tenant: str, embeddings: Sequence[Embedding]) -> list[Floats | None]:
         """Give the serving collections' vectors of the same texts by the same encoders."""
