@@ -12,7 +12,7 @@ from graph_service.application.expansion import ExpansionRule
 from graph_service.application.filling import ListFiller
 from graph_service.application.use_cases import GraphUseCases
 from graph_service.application.warming import Warmer
-from graph_service.consumer import GROUP, TOPICS, GraphConsumer
+from graph_service.consumer import GROUP, TAIL_TOPICS, TOPICS, GraphConsumer, GraphTail
 from graph_service.convert.changes import MutationReader
 from graph_service.domain.graph import InteractionWeights, NodeKind, NodeRule
 from graph_service.domain.graph_cache import GraphCache
@@ -22,10 +22,9 @@ from graph_service.settings import GraphServiceSettings
 from graph_service.warm import warm
 from recommendation.graph_service.v1 import graph_service_pb2_grpc as pb_grpc
 from servicekit.clock import Clock, SystemClock
-from servicekit.eventlog.open import open_event_log
+from servicekit.eventlog.open import event_log_of, topics_of
 from servicekit.eventlog.port import EventConsumer, EventLog
 from servicekit.eventlog.runner import ConsumerRunner
-from servicekit.eventlog.topics import default_specs
 from servicekit.logs import get_logger
 from servicekit.metrics import serve_metrics
 from servicekit.migrations import MigrationTarget
@@ -65,7 +64,10 @@ async def open_store(settings: GraphServiceSettings) -> GraphStore:
         from graph_service.adapters.neo4j.store import Neo4jGraphStore  # noqa: PLC0415 - see the docstring
 
         return await Neo4jGraphStore.open(
-            _neo4j_options(settings), known_degrees=settings.neo4j_known_degrees, patience_s=settings.store_wait_s
+            _neo4j_options(settings),
+            known_degrees=settings.neo4j_known_degrees,
+            known_for_s=settings.list_max_age_s,
+            patience_s=settings.store_wait_s,
         )
     from graph_service.adapters.sqlite import SqliteGraphStore  # noqa: PLC0415 - see the docstring
 
@@ -107,7 +109,7 @@ def _neo4j_options(settings: GraphServiceSettings) -> "Neo4jOptions":
 
 
 def make_graph(settings: GraphServiceSettings, store: GraphStore, clock: Clock) -> Graph:
-    """Give the use cases on a store."""
+    """Give the use cases on a store; where several replicas share it, a GraphTail has to tell them what is new."""
     relatedness = RelatednessRule(
         person_damping=settings.person_damping,
         genre_damping=settings.genre_damping,
@@ -138,7 +140,15 @@ def make_graph(settings: GraphServiceSettings, store: GraphStore, clock: Clock) 
     }
     weights = InteractionWeights(_BUILT_IN_WEIGHTS | settings.interaction_weights, settings.rating_centre)
     return Graph(
-        GraphUseCases(store, cache, filler, relatedness=relatedness, expansion=expansion, clock=clock),
+        GraphUseCases(
+            store,
+            cache,
+            filler,
+            relatedness=relatedness,
+            expansion=expansion,
+            clock=clock,
+            counts_edges=not settings.graph_store_url,
+        ),
         filler,
         Warmer(store, cache, filler, limit=min(settings.warm_lists, settings.cached_lists)),
         MutationReader(NodeRule(nodes), weights, clock),
@@ -179,32 +189,44 @@ def make_runner(
     )
 
 
+async def open_tail(settings: GraphServiceSettings, graph: Graph, log: EventLog) -> GraphTail:
+    """Give what tells the cache what other replicas apply, from where the group is now."""
+    consumer = log.consumer(TAIL_TOPICS, group=None, start=await log.committed_offsets(GROUP, TAIL_TOPICS))
+    return GraphTail(log, consumer, graph.use_cases, graph.reader, max_batch=settings.consumer_max_batch)
+
+
 async def run(settings: GraphServiceSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set; ready once the store is open and what was in the log at the start is applied."""
     async with AsyncExitStack() as opened:
-        log = open_event_log(settings.event_log_url)
+        log = event_log_of(settings)
         opened.push_async_callback(log.close)
         store = await open_store(settings)
         opened.push_async_callback(store.close)
         graph = make_graph(settings, store, SystemClock())
-        await log.ensure_topics(default_specs())
+        await log.ensure_topics(topics_of(settings))
         await asyncio.to_thread(warm)
         tasks = await opened.enter_async_context(BackgroundTasks(stop))
         server = await opened.enter_async_context(make_server(settings, graph))
         opened.enter_context(serve_metrics(settings.metrics_port, settings.host))
+        # The cache is empty yet: whatever is put into it from now on, the tail tells what happens to it afterwards.
+        tail = await open_tail(settings, graph, log) if settings.graph_store_url else None
         graph.start(tasks)
         consumer = log.consumer(TOPICS, group=GROUP, member=member_name(settings))
         applied = GraphConsumer(graph.use_cases, graph.reader)
         tasks.start(make_runner(settings, applied, log, consumer).run(stop), name="consumer")
-        if not await _catch_up(log, consumer, applied, settings.ready_wait_s):
+        if tail is not None:
+            tasks.start(tail.run(), name="tail")
+        if not await _catch_up(log, tail or applied, tail.consumer if tail else consumer, settings.ready_wait_s):
             get_logger(__name__).warning("ready before the log is read to its end", waited_s=settings.ready_wait_s)
         server.set_serving(True)
         await stop.wait()
 
 
-async def _catch_up(log: EventLog, consumer: EventConsumer, applied: GraphConsumer, patience_s: float) -> bool:
+async def _catch_up(
+    log: EventLog, reader: GraphConsumer | GraphTail, consumer: EventConsumer, patience_s: float
+) -> bool:
     """Wait until everything that is in the log now is applied, at most `patience_s`; say whether it is."""
-    ends = await log.end_offsets(TOPICS)
+    ends = await log.end_offsets(reader.topics)
     try:
         async with asyncio.timeout(patience_s):
             while True:
@@ -212,7 +234,7 @@ async def _catch_up(log: EventLog, consumer: EventConsumer, applied: GraphConsum
                 was_read = positions and all(positions[where] >= ends[where] for where in positions)
                 # By the next look the consumer has been handed what was read before this one.
                 await asyncio.sleep(_LOOK_S)
-                if was_read and applied.is_settled:
+                if was_read and reader.is_settled:
                     return True
     except TimeoutError:
         return False

@@ -66,6 +66,10 @@ class MemoryGraphStore:
         """See GraphStore."""
         return {key: self._items[key].facts for key in item_keys.tolist() if key in self._items}
 
+    async def look_again(self, described: Keys, taken: Keys) -> Mapping[int, ItemFacts]:  # noqa: ARG002 - nothing is remembered
+        """See GraphStore."""
+        return await self.facts(described)
+
     async def filterable(self, item_keys: Keys) -> Mapping[int, FilterableItem]:
         """See GraphStore."""
         items = ((key, self._items.get(key)) for key in item_keys.tolist())

@@ -54,6 +54,10 @@ class SqliteGraphStore:
         rows = await self._rows(_FACTS, as_json(item_keys))
         return {key: ItemFacts(tenant, from_ms, until_ms) for key, tenant, from_ms, until_ms in rows}
 
+    async def look_again(self, described: Keys, taken: Keys) -> Mapping[int, ItemFacts]:  # noqa: ARG002 - nothing is remembered
+        """See GraphStore."""
+        return await self.facts(described)
+
     async def filterable(self, item_keys: Keys) -> Mapping[int, FilterableItem]:
         """See GraphStore."""
         rows = await self._rows(_FILTERABLE, as_json(item_keys))

@@ -1,6 +1,8 @@
 """What the graph is asked and told: candidates, related items, explanations, changes."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,16 +10,24 @@ from graph_service.application.expansion import Expander, ExpansionRule
 from graph_service.application.filling import ListFiller
 from graph_service.application.queries import Expansion, Explanation, ExplanationQuery, RankedItems, RelatedQuery
 from graph_service.domain.composition import Candidates, best
-from graph_service.domain.graph import Floats, Keys, Mutation
+from graph_service.domain.graph import DeletedItem, Floats, Interaction, Keys, Mutation, PutItem
 from graph_service.domain.graph_cache import Contents, GraphCache
-from graph_service.domain.ports import GraphPath, GraphStore, RelatednessRule
+from graph_service.domain.ports import Applied, GraphPath, GraphStore, RelatednessRule
 from graph_service.domain.related_lists import RelatedList
 from servicekit.clock import Clock
 from servicekit.errors import ServiceError
 
 
 class GraphUseCases:
-    """One for each service; the ways in call it from the event loop."""
+    """One for each service; the ways in call it from the event loop.
+
+    Args:
+        store, cache, filler: What the graph is kept in and answered from.
+        relatedness, expansion: The formula's constants.
+        clock: Decides what may be shown.
+        counts_edges: Whether `apply` makes lists older by the edges that it writes; where `learn` hears of all edges it
+            does not.
+    """
 
     def __init__(
         self,
@@ -28,8 +38,10 @@ class GraphUseCases:
         relatedness: RelatednessRule,
         expansion: ExpansionRule,
         clock: Clock,
+        counts_edges: bool = True,
     ) -> None:
         self._store = store
+        self._counts_edges = counts_edges
         self._cache = cache
         self._filler = filler
         self._relatedness = relatedness
@@ -80,7 +92,28 @@ class GraphUseCases:
         Raises:
             UnavailableError: The store cannot be reached; nothing was changed.
         """
-        self._cache.note(await self._store.apply(mutations))
+        applied = await self._store.apply(mutations)
+        self._cache.note(applied if self._counts_edges else replace(applied, new_edges={}))
+
+    async def learn(self, changes: Sequence[Mutation]) -> None:
+        """Take over into the cache what somebody else may have written to the store.
+
+        Raises:
+            UnavailableError: The store cannot be reached; the cache knows nothing new.
+        """
+        nodes: dict[int, frozenset[int]] = {}
+        new_edges: Counter[int] = Counter()
+        for change in changes:
+            match change:
+                case PutItem():
+                    nodes[change.item_key] = frozenset(node.key for node in change.nodes)
+                case DeletedItem():
+                    nodes[change.item_key] = frozenset()
+                case Interaction():
+                    new_edges[change.item_key] += 1
+        facts = await self._store.look_again(_key_array(nodes), _key_array(new_edges))
+        had = self._cache.nodes_of(nodes)
+        self._cache.note(Applied(facts, had.union(*nodes.values()), new_edges))
 
     def _rank(self, query: RelatedQuery, found: RelatedList | None, contents: Contents, now_ms: int) -> RankedItems:
         if found is None:

@@ -77,6 +77,11 @@ class GraphCache:
             for key, count in applied.new_edges.items():
                 watch.new_edges[key] = watch.new_edges.get(key, 0) + count
 
+    def nodes_of(self, keys: Iterable[int]) -> frozenset[int]:
+        """Give the nodes that items had when their lists were computed."""
+        lists = self.contents.lists
+        return frozenset(node for key in keys if (found := lists.find(key)) is not None for node in found.nodes)
+
     def unknown_items(self, found: Sequence[RelatedItems]) -> list[int]:
         """Give the items of these lists whose facts have yet to be read."""
         return self.contents.table.unknown({key for each in found for key in each.keys.tolist()})

@@ -113,6 +113,14 @@ class GraphStore(Protocol):
         """Give the facts of the items that were ever described; those of a deleted one say that it is invisible."""
         ...
 
+    async def look_again(self, described: Keys, taken: Keys) -> Mapping[int, ItemFacts]:
+        """Learn that another process has described some items and that users took others.
+
+        Nothing that was remembered of them is used afterwards, and what is read afterwards is not older than this call.
+        Gives the facts of those described, as `facts` does.
+        """
+        ...
+
     async def filterable(self, item_keys: Keys) -> Mapping[int, FilterableItem]:
         """Give what filters ask of items; those unknown or deleted are missing."""
         ...

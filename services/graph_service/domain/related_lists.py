@@ -93,6 +93,10 @@ class RelatedLists:
     def __contains__(self, key: int) -> bool:
         return key in self._lists
 
+    def find(self, key: int) -> RelatedList | None:
+        """Give an item's list, if there is one, without counting it as used."""
+        return self._lists.get(key)
+
     def use(self, keys: Iterable[int]) -> dict[int, RelatedList]:
         """Give the lists of those items that have one, and count them as used."""
         found = {key: each for key in keys if (each := self._lists.get(key)) is not None}

@@ -15,4 +15,4 @@ class TestNeo4jGraphStore(GraphStoreContract):
 
     @pytest.fixture
     async def store(self, client: Neo4jClient) -> GraphStore:
-        return Neo4jGraphStore(client, known_degrees=1_000)
+        return Neo4jGraphStore(client, known_degrees=1_000, known_for_s=300.0)

@@ -28,7 +28,10 @@ QUERIES_SHIPPED = sorted(path.stem for path in QUERIES.glob("*.cypher") if path.
 
 def operators(plan: Any) -> list[str]:
     """Give the names of a plan's steps, without the runtime's name behind them."""
-    return [plan["operatorType"].split("@")[0], *(name for child in plan.get("children", ()) for name in operators(child))]
+    return [
+        plan["operatorType"].split("@")[0],
+        *(name for child in plan.get("children", ()) for name in operators(child)),
+    ]
 
 
 async def planned(transaction: Transaction, query: str) -> list[str]:

@@ -1,9 +1,8 @@
 """How many users items have, remembered: a related list asks for thousands of items, and each look-up costs 10 µs."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-
-import numpy as np
 
 from graph_service.domain.graph import Keys
 
@@ -13,22 +12,26 @@ class KnownDegrees:
 
     Args:
         capacity: The most items, some 100 bytes each; beyond that it begins anew.
+        max_age_s: After this time a degree is read again, whether or not it is known to have changed.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, max_age_s: float, *, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._capacity = capacity
-        self._users_of: dict[int, int] = {}
+        self._half_life_s = max_age_s / 2
+        self._monotonic_s = monotonic_s
+        # Two halves by age: the older one is dropped as a whole.
+        self._young: dict[int, int] = {}
+        self._old: dict[int, int] = {}
+        self._turned_at_s = monotonic_s()
         self._readings: list[set[int]] = []
 
-    def unknown(self, keys: Keys) -> Keys:
-        """Give those of distinct items that have to be read."""
-        known = self._users_of
-        return np.array([key for key in keys.tolist() if key not in known], dtype=np.int64)
-
-    def of(self, keys: Keys, read: Mapping[int, int]) -> Keys:
-        """Give each item's degree: what is remembered, or was just read, or 0."""
-        known = self._users_of
-        return np.array([known.get(key) or read.get(key, 0) for key in keys.tolist()], dtype=np.int64)
+    def known(self, keys: Keys) -> dict[int, int]:
+        """Give the degrees of those items that are remembered."""
+        if self._monotonic_s() - self._turned_at_s > self._half_life_s:
+            self._young, self._old = {}, self._young
+            self._turned_at_s = self._monotonic_s()
+        young, old = self._young, self._old
+        return {key: users for key in keys.tolist() if (users := young.get(key) or old.get(key))}
 
     @contextmanager
     def reading(self) -> Iterator[set[int]]:
@@ -42,15 +45,18 @@ class KnownDegrees:
 
     def keep(self, read: Mapping[int, int], changed: set[int]) -> None:
         """Remember what was read, except what has changed meanwhile."""
-        if len(self._users_of) + len(read) > self._capacity:
-            self._users_of.clear()
-        self._users_of.update((key, users) for key, users in read.items() if key not in changed)
+        if len(self._young) + len(self._old) + len(read) > self._capacity:
+            self._young, self._old = {}, {}
+        self._young.update((key, users) for key, users in read.items() if key not in changed)
 
-    def forget(self, keys: Iterable[int] | None = None) -> None:
-        """Read these items anew next time, or all."""
-        if keys is None:
-            keys = list(self._users_of)
+    def forget(self, keys: Iterable[int]) -> None:
+        """Read these items anew next time."""
         for key in keys:
-            self._users_of.pop(key, None)
+            self._young.pop(key, None)
+            self._old.pop(key, None)
             for changed in self._readings:
                 changed.add(key)
+
+    def clear(self) -> None:
+        """Read all items anew."""
+        self.forget([*self._young, *self._old])

@@ -88,16 +88,17 @@ class RelatedReader:
         ]
 
     async def _degrees_of(self, keys: Keys, slot: int) -> Keys:
-        unknown = self._degrees.unknown(keys)
-        if not len(unknown):
-            return self._degrees.of(keys, {})
-        with self._degrees.reading() as changed:
-            row = await self._client.read(
-                lambda transaction: transaction.one("related_degrees", keys=in_slot(unknown, slot), slot=slot)
-            )
-            read = dict(zip(*row, strict=True)) if row else {}
-            self._degrees.keep(read, changed)
-        return self._degrees.of(keys, read)
+        known = self._degrees.known(keys)
+        unknown = [key + slot for key in keys.tolist() if key not in known]
+        if unknown:
+            with self._degrees.reading() as changed:
+                row = await self._client.read(
+                    lambda transaction: transaction.one("related_degrees", keys=unknown, slot=slot)
+                )
+                read = dict(zip(*row, strict=True)) if row else {}
+                self._degrees.keep(read, changed)
+            known |= read
+        return np.array([known.get(key) or 0 for key in keys.tolist()], dtype=np.int64)
 
 
 def in_slot(keys: Keys, slot: int) -> list[int]:

@@ -26,15 +26,17 @@ class Neo4jGraphStore:
     Args:
         client: Closed with the store.
         known_degrees: Of so many items the number of users is remembered, some 100 bytes each.
+        known_for_s: For how long it is remembered at most; what another process changes may be as old, unless
+            `look_again` tells.
     """
 
-    def __init__(self, client: Neo4jClient, *, known_degrees: int) -> None:
+    def __init__(self, client: Neo4jClient, *, known_degrees: int, known_for_s: float) -> None:
         self._client = client
-        self._degrees = KnownDegrees(known_degrees)
+        self._degrees = KnownDegrees(known_degrees, known_for_s)
         self._related = RelatedReader(client, self._degrees)
 
     @classmethod
-    async def open(cls, options: Neo4jOptions, *, known_degrees: int, patience_s: float) -> Self:
+    async def open(cls, options: Neo4jOptions, *, known_degrees: int, known_for_s: float, patience_s: float) -> Self:
         """Wait for the server and make sure that its schema is ours.
 
         Raises:
@@ -47,7 +49,7 @@ class Neo4jGraphStore:
         except BaseException:
             await client.close()
             raise
-        return cls(client, known_degrees=known_degrees)
+        return cls(client, known_degrees=known_degrees, known_for_s=known_for_s)
 
     async def apply(self, mutations: Sequence[Mutation]) -> Applied:
         """See GraphStore."""
@@ -69,8 +71,19 @@ class Neo4jGraphStore:
 
     async def facts(self, item_keys: Keys) -> Mapping[int, ItemFacts]:
         """See GraphStore."""
-        rows = await self._collected("item_facts", keys=item_keys.tolist())
-        return {key: ItemFacts(tenant, from_ms, until_ms) for key, tenant, from_ms, until_ms in rows}
+        return _facts(await self._collected("item_facts", keys=item_keys.tolist()))
+
+    async def look_again(self, described: Keys, taken: Keys) -> Mapping[int, ItemFacts]:
+        """See GraphStore."""
+
+        # Whoever may write asks the leader, and the bookmark of that makes replicas wait until they know as much.
+        async def work(transaction: Transaction) -> Sequence[Any]:
+            row = await transaction.one("item_facts", keys=described.tolist())
+            return row[0] if row else ()
+
+        rows = await self._client.write(work)
+        self._degrees.forget(taken.tolist())
+        return _facts(rows)
 
     async def filterable(self, item_keys: Keys) -> Mapping[int, FilterableItem]:
         """See GraphStore."""
@@ -95,6 +108,10 @@ class Neo4jGraphStore:
     async def _collected(self, query: str, **parameters: Any) -> Sequence[Any]:
         row = await self._client.read(lambda transaction: transaction.one(query, **parameters))
         return row[0] if row else ()
+
+
+def _facts(rows: Sequence[Any]) -> dict[int, ItemFacts]:
+    return {key: ItemFacts(tenant, from_ms, until_ms) for key, tenant, from_ms, until_ms in rows}
 
 
 def _attributes(encoded: str) -> dict[str, AttributeValue]:
