@@ -29,10 +29,10 @@ from gpu_worker.domain.rebuilding import Source
 from gpu_worker.settings import GpuWorkerSettings
 from recommendation.gpu_worker.v1 import gpu_worker_pb2_grpc as pb_grpc
 from servicekit.clock import Clock, SystemClock
-from servicekit.eventlog.open import open_event_log
+from servicekit.eventlog.open import event_log_of, topics_of
 from servicekit.eventlog.port import EventLog, Start
 from servicekit.eventlog.runner import ConsumerRunner
-from servicekit.eventlog.topics import CONTENT_CHANGED, USER_INTERACTIONS, default_specs
+from servicekit.eventlog.topics import CONTENT_CHANGED, USER_INTERACTIONS
 from servicekit.metrics import serve_metrics
 from servicekit.rpc.client import RpcChannel
 from servicekit.rpc.server import GrpcServer
@@ -172,9 +172,9 @@ async def run(settings: GpuWorkerSettings, stop: asyncio.Event) -> None:
             dense_items=settings.training_dense_items,
             threads=settings.training_threads,
         )
-        log = open_event_log(settings.event_log_url)
+        log = event_log_of(settings)
         opened.push_async_callback(log.close)
-        await log.ensure_topics(default_specs())
+        await log.ensure_topics(topics_of(settings))
         folder = settings.data_dir / "gpu_worker"
         store = await open_model_store(
             settings.model_store_url,

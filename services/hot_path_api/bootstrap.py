@@ -46,9 +46,9 @@ from hot_path_api.domain.ports import AnswerCache, RateLimiter
 from hot_path_api.server import HttpServer
 from hot_path_api.settings import Settings
 from servicekit.clock import Clock, SystemClock
-from servicekit.eventlog.open import open_event_log
+from servicekit.eventlog.open import event_log_of, topics_of
 from servicekit.eventlog.port import EventLog, Start
-from servicekit.eventlog.topics import CONTENT_CHANGED, default_specs
+from servicekit.eventlog.topics import CONTENT_CHANGED
 from servicekit.rpc.breaker import CircuitBreaker
 from servicekit.rpc.client import RpcChannel
 
@@ -161,9 +161,9 @@ async def gateway(
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         if event_log is None:
-            event_log = open_event_log(settings.event_log_url, clock=clock)
+            event_log = event_log_of(settings, clock=clock)
             stack.push_async_callback(event_log.close)
-        await event_log.ensure_topics(default_specs())
+        await event_log.ensure_topics(topics_of(settings))
         producer = event_log.producer()
         stack.push_async_callback(producer.close)
         consumer = event_log.consumer(TOPICS, group=None, start=Start.LATEST)

@@ -16,10 +16,9 @@ from profile_store.domain.ports import InteractionStore, InteractionTypeStore, I
 from profile_store.settings import ProfileStoreSettings
 from recommendation.profile_store.v1 import profile_store_pb2_grpc as pb_grpc
 from servicekit.clock import Clock, SystemClock
-from servicekit.eventlog.open import open_event_log
+from servicekit.eventlog.open import event_log_of, topics_of
 from servicekit.eventlog.port import EventLog
 from servicekit.eventlog.runner import ConsumerRunner
-from servicekit.eventlog.topics import default_specs
 from servicekit.metrics import serve_metrics
 from servicekit.migrations import Migration, MigrationTarget
 from servicekit.rpc.server import GrpcServer
@@ -83,12 +82,12 @@ def make_runner(settings: ProfileStoreSettings, service: ProfileService, log: Ev
 async def run(settings: ProfileStoreSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set; ready once the store is open and migrated and the consumer runs."""
     async with AsyncExitStack() as opened:
-        log = open_event_log(settings.event_log_url)
+        log = event_log_of(settings)
         opened.push_async_callback(log.close)
         clock = SystemClock()
         store = await opened.enter_async_context(await open_store(settings, clock))
         service = make_service(store, clock)
-        await log.ensure_topics(default_specs())
+        await log.ensure_topics(topics_of(settings))
         tasks = await opened.enter_async_context(BackgroundTasks(stop))
         server = await opened.enter_async_context(make_server(settings, service))
         opened.enter_context(serve_metrics(settings.metrics_port, settings.host))

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 BAD_SETTINGS_EXIT_CODE = 2
@@ -38,7 +38,38 @@ class ServiceSettings(BaseSettings):
     data_dir: Path = Path(".data")
     """Folder below which the embedded stores keep their files."""
     event_log_url: str = Field(default_factory=_embedded_log)
-    """Where the event log is: `sqlite:///FOLDER`; without it the folder `log` in the data folder."""
+    """Where the event log is: `sqlite:///FOLDER` or `kafka://host:port[,host:port…]`; without it the folder `log` in
+    the data folder."""
+    event_log_partitions: int = Field(default=4, ge=1)
+    """Partitions of each topic; as many members of a group may share the work. Fixed when the topics are made."""
+    event_log_retention_days: float = Field(default=30.0, gt=0.0)
+    """Days that interactions and served lists are kept for a replay; everything else of use is kept for ever."""
+    event_log_dlq_retention_days: float = Field(default=90.0, gt=0.0)
+    """Days that records that could not be applied are kept."""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to talk with the brokers."""
+    kafka_sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = ""
+    """How to show the password, with a SASL protocol."""
+    kafka_username: str = ""
+    """User, with a SASL protocol."""
+    kafka_password: SecretStr = SecretStr("")
+    """Password, with a SASL protocol."""
+    kafka_ssl_cafile: str = ""
+    """PEM file of the authorities that may have signed the brokers' certificates; empty takes the system's."""
+    kafka_ssl_certfile: str = ""
+    """PEM file of the certificate to show; empty shows none."""
+    kafka_ssl_keyfile: str = ""
+    """PEM file of its key; empty when the certificate's file has it."""
+    kafka_ssl_password: SecretStr = SecretStr("")
+    """Opens the key."""
+    kafka_ssl_check_hostname: bool = True
+    """Whether a broker's certificate must name its host."""
+    kafka_replication_factor: int | None = Field(default=None, ge=1)
+    """Copies of each topic that is made; empty takes the cluster's own default."""
+    kafka_min_insync_replicas: int | None = Field(default=None, ge=1)
+    """How many of them must have a record before it counts; empty takes the cluster's own default."""
+    kafka_client_rack: str = ""
+    """Rack or zone of this process, to read from a copy in the same; empty reads from the leader."""
     store_wait_s: float = Field(default=30.0, ge=0.0)
     """Seconds that a start waits for a store that cannot be reached, before it gives up."""
     shutdown_grace_s: float = Field(default=10.0, ge=0.0)

@@ -6,9 +6,9 @@ from contextlib import AsyncExitStack
 from recommendation.vector_search.v1 import vector_search_pb2_grpc as pb_grpc
 from servicekit.clock import Clock, SystemClock
 from servicekit.errors import DeadlineExceededError, ServiceError, UnavailableError
-from servicekit.eventlog.open import open_event_log
+from servicekit.eventlog.open import event_log_of, topics_of
 from servicekit.eventlog.port import EventLog
-from servicekit.eventlog.topics import MODEL_PUBLISHED, default_specs
+from servicekit.eventlog.topics import MODEL_PUBLISHED
 from servicekit.logs import get_logger
 from servicekit.metrics import MODEL_AGE, serve_metrics
 from servicekit.rpc.server import GrpcServer
@@ -167,9 +167,9 @@ def qdrant_options(settings: VectorSearchSettings) -> QdrantOptions:
 async def run(settings: VectorSearchSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set; ready once every active version is mapped and the log is caught up with."""
     async with AsyncExitStack() as opened:
-        log = open_event_log(settings.event_log_url)
+        log = event_log_of(settings)
         opened.push_async_callback(log.close)
-        await log.ensure_topics(default_specs())
+        await log.ensure_topics(topics_of(settings))
         folder = settings.data_dir / "vector_search"
         dense = await open_dense_store(
             settings.vector_store_url,

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, UnavailableError
+from servicekit.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    StartupError,
+    UnavailableError,
+)
 from servicekit.eventlog.memory import MemoryEventLog
 from servicekit.eventlog.open import open_event_log
 from servicekit.eventlog.partitions import partition_of, share_partitions
@@ -149,7 +155,7 @@ async def test_the_url_says_which_log(tmp_path: Path) -> None:
     assert isinstance(log, SqliteEventLog)
     await log.close()
     for url in ("sqlite://relative/folder", "kafka://x", "", f"sqlite://{tmp_path}?sync=off"):
-        with pytest.raises(InvalidArgumentError, match="event_log_url"):
+        with pytest.raises(StartupError, match="EVENT_LOG_URL"):
             open_event_log(url)
 
 

@@ -57,7 +57,7 @@ class KafkaEventLog:
             except KafkaSettingsError as error:
                 raise StartupError(
                     f"the event log at {servers} does not let us in, or not do what is needed: {error.message};"
-                    " check the KAFKA_ settings"
+                    " check KAFKA_USERNAME, KAFKA_PASSWORD and the other KAFKA_ settings"
                 ) from error
             except UnavailableError as error:
                 if asyncio.get_running_loop().time() > give_up:
