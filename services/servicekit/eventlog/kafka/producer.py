@@ -51,22 +51,29 @@ class Room:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._line.remove(entry)
-            else:
+            if not turn.cancelled():
                 self.give(count)  # it was our turn in the same moment
+            elif entry in self._line:
+                self._line.remove(entry)
+                self._advance()  # those behind may fit
             raise
 
     def give(self, count: int) -> None:
         """Give room back."""
         self._taken -= count
-        while self._line and self._fits(self._line[0][0]):
+        self._advance()
+
+    def _advance(self) -> None:
+        while self._line:
             count, turn = self._line[0]
             if turn.cancelled():
-                break  # its taker is about to leave the line and look again
-            self._line.popleft()
-            self._taken += count
-            turn.set_result(None)
+                self._line.popleft()
+            elif self._fits(count):
+                self._line.popleft()
+                self._taken += count
+                turn.set_result(None)
+            else:
+                return
 
     def _fits(self, count: int) -> bool:
         return not self._taken or self._taken + count <= self._size
