@@ -40,6 +40,8 @@ class ServiceSettings(BaseSettings):
     event_log_url: str = Field(default_factory=_embedded_log)
     """Where the event log is: `sqlite:///FOLDER` or `kafka://host:port[,host:port…]`; without it the folder `log` in
     the data folder."""
+    event_log_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,100}$")
+    """Begins the names of all topics and groups in the log, so that several deployments can share a cluster."""
     event_log_partitions: int = Field(default=4, ge=1)
     """Partitions of each topic; as many members of a group may share the work. Fixed when the topics are made."""
     event_log_retention_days: float = Field(default=30.0, gt=0.0)

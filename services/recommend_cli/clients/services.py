@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from recommend_cli.errors import CommandError
 from recommend_cli.stack.folder import StackState
-from servicekit.errors import ServiceError
+from servicekit.errors import ServiceError, StartupError
 from servicekit.rpc.client import RpcChannel
 
 
@@ -18,8 +18,10 @@ async def connected(state: StackState, service: str) -> AsyncIterator[RpcChannel
 
 @contextmanager
 def errors_told() -> Iterator[None]:
-    """Turn what a service says against a call into an error for people."""
+    """Turn what a service or a store says against a call into an error for people."""
     try:
         yield
     except ServiceError as error:
         raise CommandError(error.message) from error
+    except StartupError as error:
+        raise CommandError(str(error)) from error

@@ -36,7 +36,9 @@ def migrate(
     """
     chosen = stores_of(data_dir, stores, settings)
     count = asyncio.run(
-        migrate_stores(chosen, tell=lambda line: OUT.print(line, markup=False), phase=phase.value, dry_run=dry_run)
+        migrate_stores(
+            chosen, tell=lambda line: OUT.print(line, markup=False, soft_wrap=True), phase=phase.value, dry_run=dry_run
+        )
     )
     if not count:
         OUT.print("The embedded stores migrate themselves: nothing to do")

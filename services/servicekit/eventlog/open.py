@@ -10,6 +10,7 @@ from servicekit.errors import StartupError
 from servicekit.eventlog.kafka.options import SCHEME, KafkaOptions, parse_servers
 from servicekit.eventlog.memory import MemoryEventLog
 from servicekit.eventlog.port import EventLog, TopicSpec
+from servicekit.eventlog.prefixed import PrefixedEventLog
 from servicekit.eventlog.sqlite import SqliteEventLog
 from servicekit.eventlog.topics import default_specs
 from servicekit.settings import ServiceSettings
@@ -48,7 +49,8 @@ def event_log_of(settings: ServiceSettings, *, clock: Clock | None = None) -> Ev
     Raises:
         StartupError: See open_event_log.
     """
-    return open_event_log(settings.event_log_url, clock=clock, kafka=kafka_options_of(settings))
+    log = open_event_log(settings.event_log_url, clock=clock, kafka=kafka_options_of(settings))
+    return PrefixedEventLog(log, settings.event_log_prefix) if settings.event_log_prefix else log
 
 
 def topics_of(settings: ServiceSettings) -> Sequence[TopicSpec]:

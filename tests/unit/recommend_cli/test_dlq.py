@@ -103,3 +103,11 @@ def test_what_cannot_be_done_is_told(data_dir: Path, arguments: list[str], says:
     result = _run(*arguments, data_dir=data_dir)
     assert isinstance(result.exception, CommandError)
     assert says in result.exception.message
+
+
+def test_a_log_that_its_settings_rule_out_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "stores.env"
+    file.write_text("EVENT_LOG_URL=kafka://127.0.0.1:1\nKAFKA_SECURITY_PROTOCOL=SASL_SSL\n")
+    result = _run("list", "--settings", str(file), data_dir=tmp_path)
+    assert isinstance(result.exception, CommandError)
+    assert "KAFKA_SASL_MECHANISM" in result.exception.message
