@@ -25,6 +25,9 @@ from servicekit.rpc.breaker import CircuitBreaker
 
 T = TypeVar("T")
 
+MOST_CALLS = 128
+"""So many calls may be under way; one more is refused, which says nothing about Redis."""
+
 # The first that fits.
 ERRORS: Sequence[tuple[type[BaseException], type[ServiceError]]] = (
     (theirs.TimeoutError, DeadlineExceededError),
@@ -47,7 +50,6 @@ _SCHEMES = ("redis", "rediss", "redis+sentinel", "redis+cluster")
 _FORMS = "redis://HOST:PORT, rediss://HOST:PORT, redis+sentinel://HOST:PORT,…/SERVICE or redis+cluster://HOST:PORT,…"
 # A call that was given up goes on in the background for this long, so that slow handshakes come to an end.
 _SOCKET_S = 1.0
-_MOST_CALLS = 64
 _CHECK_S = 3.0
 
 
@@ -56,12 +58,21 @@ class RedisConnection:
 
     Args:
         client: Speaks to one server, to the master that sentinels name, or to a cluster.
+        sentinels: Those who name the master.
         timeout_s: How long a caller waits for one call.
         breaker: Stops calls after some failures in a row, and tries again after a while.
     """
 
-    def __init__(self, client: "Redis | RedisCluster", *, timeout_s: float, breaker: CircuitBreaker) -> None:
+    def __init__(
+        self,
+        client: "Redis | RedisCluster",
+        *,
+        sentinels: "Sequence[Redis]",
+        timeout_s: float,
+        breaker: CircuitBreaker,
+    ) -> None:
         self._client = client
+        self._sentinels = tuple(sentinels)
         self._timeout_s = timeout_s
         self._breaker = breaker
         self._calls: set[asyncio.Task[Any]] = set()
@@ -73,6 +84,8 @@ class RedisConnection:
         Raises:
             ServiceError: It failed, or was not tried.
         """
+        if len(self._calls) >= MOST_CALLS:
+            raise UnavailableError(f"{MOST_CALLS} calls to Redis are under way")
         self._breaker.before_call()
         try:
             answer = await self._within_deadline(work)
@@ -116,11 +129,10 @@ class RedisConnection:
         for task in self._calls:
             task.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
-        await self._client.aclose()
+        for client in (self._client, *self._sentinels):
+            await client.aclose()
 
     async def _within_deadline(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        if len(self._calls) >= _MOST_CALLS:
-            raise UnavailableError(f"{_MOST_CALLS} calls to Redis are under way")
         task = asyncio.ensure_future(_translated(work(self._client)))
         self._calls.add(task)
         task.add_done_callback(self._ended)
@@ -139,8 +151,8 @@ class RedisConnection:
             task.exception()  # looked at, since nobody may be waiting any more
 
 
-def open_client(url: str, *, password: str = "") -> "Redis | RedisCluster":
-    """Make a client for an address; connects to nothing yet.
+def open_client(url: str, *, password: str = "") -> "tuple[Redis | RedisCluster, Sequence[Redis]]":
+    """Make a client for an address, and those of the sentinels where there are any; connects to nothing yet.
 
     Raises:
         StartupError: The address is malformed.
@@ -156,7 +168,7 @@ def open_client(url: str, *, password: str = "") -> "Redis | RedisCluster":
         "password": password or unquote(secret) or None,
         "socket_timeout": _SOCKET_S,
         "socket_connect_timeout": _SOCKET_S,
-        "max_connections": _MOST_CALLS,
+        "max_connections": MOST_CALLS,
         "retry": Retry(NoBackoff(), 1),  # once, for a connection that the server has closed in the meantime
         "protocol": 2,  # and no names of libraries: a new connection costs fewer round trips
         "driver_info": None,
@@ -167,14 +179,19 @@ def open_client(url: str, *, password: str = "") -> "Redis | RedisCluster":
         if parts.scheme == "redis+cluster":
             if path:
                 raise wrong
-            return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in places], **options)
+            return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in places], **options), ()
         if parts.scheme == "redis+sentinel":
             service, database = path[0], int(path[1]) if len(path) > 1 else 0
-            sentinel = Sentinel(places, socket_timeout=_SOCKET_S, socket_connect_timeout=_SOCKET_S)  # type: ignore[no-untyped-call]  # the driver leaves it untyped
-            return cast("Redis", sentinel.master_for(service, db=database, **options))
+            asking = {
+                name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "protocol", "driver_info")
+            }
+            # One sentinel that is away must not hold up the others: it is not asked twice.
+            asking["retry"] = Retry(NoBackoff(), 0)
+            sentinel = Sentinel(places, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]  # the driver's own
+            return cast("Redis", sentinel.master_for(service, db=database, **options)), sentinel.sentinels
         if len(places) != 1 or len(path) > 1 or (path and not path[0].isdigit()):
             raise wrong
-        return Redis.from_pool(ConnectionPool.from_url(f"{parts.scheme}://{hosts}/{''.join(path)}", **options))
+        return Redis.from_pool(ConnectionPool.from_url(f"{parts.scheme}://{hosts}/{''.join(path)}", **options)), ()
     except (ValueError, IndexError) as error:
         raise wrong from error
 
@@ -186,7 +203,8 @@ async def open_redis(url: str, *, password: str, timeout_s: float) -> RedisConne
         StartupError: The address or the password is wrong.
     """
     breaker = CircuitBreaker("redis", failure_threshold=3, open_s=1.0)
-    connection = RedisConnection(open_client(url, password=password), timeout_s=timeout_s, breaker=breaker)
+    client, sentinels = open_client(url, password=password)
+    connection = RedisConnection(client, sentinels=sentinels, timeout_s=timeout_s, breaker=breaker)
     try:
         await connection.check(url=url)
     except BaseException:
