@@ -16,6 +16,8 @@ from gpu_worker.domain.versions import Manifest, find_fault
 from vector_search.adapters.item_columns import ItemColumnCache
 from vector_search.adapters.model_folder import FolderModelStore as VersionReader
 
+pytestmark = pytest.mark.timeout(480)  # four processes that import torch
+
 VERSIONS = {
     "numpy": ("20260101T000000-00000001", MethodChoice("numpy", threads=1)),
     "torch": ("20260101T000000-00000002", MethodChoice("torch", threads=1)),
