@@ -9,12 +9,16 @@ from servicekit.clock import Clock, SystemClock
 
 
 async def open_cql(
-    url: str, *, clock: Clock | None = None, retention: Retention | None = None, wait_s: float = 5.0
+    url: str,
+    *,
+    clock: Clock | None = None,
+    retention: Retention | None = None,
+    options: CqlOptions | None = None,
 ) -> CqlProfileStore:
     """Open a replica with the digits of its arrival numbers drawn anew."""
     return await CqlProfileStore.open(
         CqlAddress.parse(url),
-        CqlOptions(wait_s=wait_s),
+        options or CqlOptions(wait_s=5.0),
         clock=clock or SystemClock(),
         random=Random(uuid.uuid4().int),
         retention=retention or Retention(),

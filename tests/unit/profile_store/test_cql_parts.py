@@ -122,8 +122,9 @@ def test_clauses_of_scylla_are_for_scylla() -> None:
     scans = [statement for statement in STATEMENTS if statement.kind == "scan"]
     assert scans
     for statement in STATEMENTS:
-        assert statement.text(scylla=False) == statement.cql
-        assert statement.text(scylla=True).endswith("BYPASS CACHE USING TIMEOUT 30s") == (statement in scans)
+        assert statement.text("shop", scylla=False).replace("shop.", "") == statement.cql
+        assert statement.text("shop", scylla=False).count(" shop.") == 1
+        assert statement.text("shop", scylla=True).endswith("BYPASS CACHE USING TIMEOUT 30s") == (statement in scans)
         assert "ALLOW FILTERING" not in statement.cql
 
 

@@ -18,14 +18,12 @@ from profile_store.adapters.cql.columns import ColumnsHandler
 from profile_store.adapters.cql.errors import ERRORS, translated
 from profile_store.adapters.cql.session import CqlSession, Statement
 from servicekit.errors import StartupError
-from servicekit.logs import get_logger
 
 SCHEME = "cql"
 _DEFAULT_PORT = 9042
 _PROTOCOL = 4  # what Scylla and every Cassandra since 2.2 speak
 _CONNECT_S = 5.0
 _TRY_AGAIN_S = 0.5
-_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,8 @@ class CqlConnection:
         Raises:
             StartupError: The credentials or the datacenter are wrong, or nobody was reached in time.
         """
-        logging.getLogger("cassandra").setLevel(logging.WARNING)  # it tells every node that it finds
+        # The driver tells each attempt at length; what comes of them is told by this function, in one line.
+        logging.getLogger("cassandra").setLevel(logging.CRITICAL)
         give_up = time.monotonic() + options.wait_s
         while True:
             cluster = _cluster(address, options)
@@ -107,9 +106,10 @@ class CqlConnection:
                         f"no node of PROFILE_STORE_URL answers at {', '.join(address.hosts)} port {address.port} "
                         f"within {options.wait_s:g} s: start the cluster or correct the address ({error.args[0]})"
                     ) from error
-                _log.warning("the store cannot be reached yet", hosts=address.hosts, port=address.port)
                 await asyncio.sleep(_TRY_AGAIN_S)
             else:
+                # Nor shall it tell every node that it finds.
+                logging.getLogger("cassandra").setLevel(max(logging.WARNING, logging.getLogger().level))
                 return cls(cluster, address, options)
 
     @property
@@ -162,11 +162,11 @@ class CqlConnection:
         await self.close()
 
     def _prepare(self, statements: Sequence[Statement], loop: asyncio.AbstractEventLoop) -> CqlSession:
-        rows = self._cluster.connect(self.address.keyspace)
-        columns = self._cluster.connect(self.address.keyspace)
+        rows, columns = self._cluster.connect(), self._cluster.connect()
         columns.client_protocol_handler = ColumnsHandler
         prepared: Mapping[Statement, Any] = {
-            each: _idempotent(rows.prepare(each.text(scylla=self._options.scylla))) for each in statements
+            each: _idempotent(rows.prepare(each.text(self.address.keyspace, scylla=self._options.scylla)))
+            for each in statements
         }
         return CqlSession(
             rows,

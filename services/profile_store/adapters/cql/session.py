@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from servicekit.deadline import remaining_s
 from servicekit.errors import DeadlineExceededError, ResourceExhaustedError
 
 Row = tuple[Any, ...]
+
+_TABLE = re.compile(r"\b(FROM|INTO|UPDATE) (\w+)")
 
 _WAITING_FOR_EACH_SLOT = 64
 """So many queries may wait for each one in flight before more are refused."""
@@ -43,9 +46,10 @@ class Statement:
     cql: str
     kind: Literal["read", "write", "scan"] = "read"
 
-    def text(self, *, scylla: bool) -> str:
-        """Give the text for the server at hand."""
-        return f"{self.cql} BYPASS CACHE USING TIMEOUT 30s" if scylla and self.kind == "scan" else self.cql
+    def text(self, keyspace: str, *, scylla: bool) -> str:
+        """Give the text for the server at hand, with the keyspace before the table."""
+        text = _TABLE.sub(rf"\1 {keyspace}.\2", self.cql)
+        return f"{text} BYPASS CACHE USING TIMEOUT 30s" if scylla and self.kind == "scan" else text
 
 
 @dataclass(frozen=True, slots=True)
