@@ -72,7 +72,7 @@ class VectorSearch:
         """Bring up every tenant's active version and give what follows the log from there."""
         # Taken before the model store is asked, so that no version is published unheard in between.
         published = await self._log.end_offsets((MODEL_PUBLISHED,))
-        for tenant in {*await self._models.tenants(), *await self._dense.tenants()}:
+        for tenant in {*await self._models.tenants(), *await self._dense.survey()}:
             await self.versions.start(tenant)
         known = {tenant.name: tenant.active.version.log_position for tenant in self.tenants}
         self.follower = LogFollower(self._log, self._apply, known=known, published=published)

@@ -305,7 +305,10 @@ async def running(replica: Replica) -> AsyncIterator[Replica]:
     """Run a service on a free port until the block is left."""
     follower = await replica.service.start()
     stop = asyncio.Event()
-    tasks = [asyncio.create_task(work) for work in (follower.run(stop), replica.service.activate_published())]
+    works = [follower.run(stop), replica.service.activate_published()]
+    if replica.dense.is_shared:
+        works.append(replica.service.follow_collections())
+    tasks = [asyncio.create_task(work) for work in works]
 
     def register(server: Any) -> None:
         pb_grpc.add_VectorSearchServiceServicer_to_server(replica.service.servicer(), server)

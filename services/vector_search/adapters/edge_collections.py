@@ -3,7 +3,7 @@
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import unquote
@@ -36,9 +36,10 @@ class EdgeDenseStore:
         for tenant in root.iterdir() if root.is_dir() else ():
             edge_folder.sweep(tenant)
 
-    async def tenants(self) -> Sequence[str]:
-        """Give the tenants that have collections that count."""
-        return sorted(unquote(file.parent.name) for file in self._root.glob(f"*/{_CURRENT}"))
+    async def survey(self) -> Mapping[str, Sequence[Collection]]:
+        """Give the content collections that count, of all tenants."""
+        tenants = [unquote(file.parent.name) for file in self._root.glob(f"*/{_CURRENT}")]
+        return {tenant: await self.current(tenant) for tenant in tenants}
 
     async def current(self, tenant: str) -> Sequence[Collection]:
         """Give the content collections that count."""

@@ -1,6 +1,6 @@
 """The collections of all tenants in memory: the reference DenseStore."""
 
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
 
 from servicekit.errors import FailedPreconditionError, NotFoundError
 from vector_search.adapters.exact_index import ExactVectorIndex
@@ -20,9 +20,9 @@ class ExactDenseStore:
         self._indexes: dict[tuple[str, str], DenseIndex] = {}
         self._current: dict[str, tuple[Collection, ...]] = {}
 
-    async def tenants(self) -> Sequence[str]:
-        """Give the tenants that have collections that count."""
-        return sorted(tenant for tenant, collections in self._current.items() if collections)
+    async def survey(self) -> Mapping[str, Sequence[Collection]]:
+        """Give the content collections that count, of all tenants."""
+        return {tenant: collections for tenant, collections in self._current.items() if collections}
 
     async def current(self, tenant: str) -> Sequence[Collection]:
         """Give the content collections that count, the latest last."""

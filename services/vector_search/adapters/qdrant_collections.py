@@ -8,7 +8,6 @@ written by its alias, so that a switch counts for all replicas at the same momen
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
@@ -30,7 +29,6 @@ from vector_search.domain.dense import DenseIndex, Distance, Points, Space
 from vector_search.domain.ports import Collection, Role, generation_of
 
 _MAX_NAME = 255
-_LOOK_HOLDS_S = 0.1
 _ADMIN_TIMEOUT_S = 60.0
 _OPTIMISED_POLL_S = 0.2
 _LINKS, _BUILD_BREADTH = 16, 128  # links of a point in the graph, and how many candidates are looked at to choose them
@@ -81,8 +79,7 @@ class QdrantDenseStore:
         self._build_timeout_s = build_timeout_s
         self._opened: dict[tuple[str, str], QdrantVectorIndex] = {}
         self._described: dict[str, tuple[Space, set[str]]] = {}
-        self._seen = _Seen({}, frozenset())
-        self._seen_at = -_LOOK_HOLDS_S
+        self._seen: _Seen | None = None
 
     async def check(self) -> None:
         """Ask whether the server can be used, once at start.
@@ -91,7 +88,7 @@ class QdrantDenseStore:
             UnavailableError: It cannot be reached.
             StartupError: It refuses our key, or an alias of ours points to a collection that does not exist.
         """
-        seen = await self._look(fresh=True)
+        seen = await self._look()
         for alias, target in seen.aliases.items():
             if alias.startswith(f"{self._prefix}.") and target not in seen.collections:
                 raise StartupError(
@@ -99,25 +96,28 @@ class QdrantDenseStore:
                     " snapshot, or delete the alias, and the vectors are made anew"
                 )
 
-    async def tenants(self) -> Sequence[str]:
-        """Give the tenants that have collections that count."""
-        aliases = (await self._look()).aliases
-        return sorted({parts[0] for parts in map(self._parts_of_alias, aliases) if parts})
+    async def survey(self) -> Mapping[str, Sequence[Collection]]:
+        """Give the content collections that count, of all tenants."""
+        seen = await self._look()
+        found: dict[str, list[Collection]] = {}
+        for alias, target in seen.aliases.items():
+            parts = self._parts_of_alias(alias)
+            if parts:
+                tenant, model_id, role = parts
+                found.setdefault(tenant, []).append(Collection(self._name_of(tenant, target), model_id, role=role))
+        for collections in found.values():
+            collections.sort(key=lambda each: (generation_of(each.name), each.place))
+        return found
 
     async def current(self, tenant: str) -> Sequence[Collection]:
         """Give the content collections that count."""
-        found = []
-        for alias, target in (await self._look()).aliases.items():
-            parts = self._parts_of_alias(alias)
-            if parts and parts[0] == tenant:
-                found.append(Collection(self._name_of(tenant, target), parts[1], role=parts[2]))
-        return sorted(found, key=lambda each: (generation_of(each.name), each.place))
+        return (await self.survey()).get(tenant, [])
 
     async def assign(
         self, tenant: str, collections: Sequence[Collection], *, vacate: Sequence[Collection] = ()
     ) -> None:
         """Give collections their places."""
-        seen = await self._look(fresh=True)
+        seen = await self._look()
         taken = {self._alias(tenant, each): self._target(tenant, each.name) for each in collections}
         for each, target in zip(collections, taken.values(), strict=True):
             if target not in seen.collections:
@@ -142,15 +142,18 @@ class QdrantDenseStore:
 
     async def names(self, tenant: str) -> Sequence[str]:
         """Give the complete collections of the tenant, with those of the first generation that it has a place in."""
-        seen = await self._look()
+        current = await self.current(tenant)
+        seen = self._seen or await self._look()
         own = f"{self._prefix}.{_quoted(tenant)}."
         names = {name.removeprefix(own) for name in seen.collections if name.startswith(own)}
-        return sorted(names | {each.name for each in await self.current(tenant)})
+        return sorted(names | {each.name for each in current})
 
     async def open(self, tenant: str, name: str) -> DenseIndex:
         """Open a collection, by its alias when it serves; a second time gives the same."""
-        seen = await self._look()
         target = self._target(tenant, name)
+        seen = self._seen
+        if seen is None or target not in seen.collections:
+            seen = await self._look()
         if target not in seen.collections:
             raise NotFoundError(f"tenant {tenant} has no collection {name}")
         aliases = (
@@ -211,7 +214,7 @@ class QdrantDenseStore:
         """Remove a collection; of one that others share, the tenant's points and its aliases."""
         self._opened.pop((tenant, name), None)
         target = self._target(tenant, name)
-        seen = await self._look(fresh=True)
+        seen = await self._look()
         if target not in seen.collections:
             return
         if generation_of(name):
@@ -292,21 +295,20 @@ class QdrantDenseStore:
             ordering=self._layout.write_ordering,
         )
 
-    async def _look(self, *, fresh: bool = False) -> _Seen:
-        """See which aliases and collections there are; many ask at the same time, and one answer does for all."""
-        if fresh or time.monotonic() - self._seen_at > _LOOK_HOLDS_S:
-            # In this order: a collection is made before its alias, so no alias seems to point to nothing.
-            aliases = await self._connection.call("listing aliases", lambda client: client.get_aliases())
-            collections = await self._connection.call("listing collections", lambda client: client.get_collections())
-            self._seen = _Seen(
-                {each.alias_name: each.collection_name for each in aliases.aliases},
-                frozenset(each.name for each in collections.collections),
-            )
-            self._seen_at = time.monotonic()
+    async def _look(self) -> _Seen:
+        """See which aliases and collections there are."""
+        # In this order: a collection is made before its alias, so no alias seems to point to nothing.
+        aliases = await self._connection.call("listing aliases", lambda client: client.get_aliases())
+        collections = await self._connection.call("listing collections", lambda client: client.get_collections())
+        self._seen = _Seen(
+            {each.alias_name: each.collection_name for each in aliases.aliases},
+            frozenset(each.name for each in collections.collections),
+        )
         return self._seen
 
     def _forget(self) -> None:
-        self._seen_at = -_LOOK_HOLDS_S
+        """Look again before anything is opened: we have changed something."""
+        self._seen = None
 
     def _target(self, tenant: str, name: str) -> str:
         return f"{self._prefix}.{_quoted(tenant) if generation_of(name) else ''}.{name}"

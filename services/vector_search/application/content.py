@@ -59,8 +59,9 @@ class ContentVectors:
 
     async def refresh(self) -> None:
         """Take over what other replicas have made, switched or dropped."""
-        for tenant in {*self._tenants, *await self._store.tenants()}:
-            if [each.stored for each in self.all(tenant)] != list(await self._store.current(tenant)):
+        current = await self._store.survey()
+        for tenant in {*self._tenants, *current}:
+            if [each.stored for each in self.all(tenant)] != list(current.get(tenant, ())):
                 async with self._lock(tenant):
                     await self._load(tenant)
 

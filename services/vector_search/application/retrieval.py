@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from servicekit.arrays import Keys
-from servicekit.deadline import remaining_s
+from servicekit.deadline import deadline_after, remaining_s
 from servicekit.errors import NotFoundError, ServiceError, UnavailableError
 from servicekit.filters import Filter
 from servicekit.logs import get_logger
@@ -24,6 +24,7 @@ from vector_search.domain.retrieval import Candidates, UserQuery, run_batches
 _log = get_logger(__name__)
 
 _LEAST_S = 0.015  # with less time left, the dense index is not asked
+_NEAREST_PART = 0.5  # of what is left; the rest is for answering without it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +54,8 @@ class Retrieval:
         poor = [place for place, query in enumerate(queries) if wants_nearest(query, answers[place])]
         if poor and remaining_s() > _LEAST_S:
             try:
-                await self._add_nearest(tenant, serving, queries, answers, poor)
+                with deadline_after(_NEAREST_PART * remaining_s()):
+                    await self._add_nearest(tenant, serving, queries, answers, poor)
             except UnavailableError as error:  # the tables' answers are good without it
                 DEGRADED.labels(NEAREST, error.code).inc()
                 _log.warning("answered without the dense index", error=error.message)
@@ -62,8 +64,16 @@ class Retrieval:
     async def similar(self, tenant: str, queries: Sequence[SimilarQuery]) -> list[Candidates | ServiceError]:
         """Give the items similar to some, by the tables and by the dense index where these do not know the item."""
         serving = self._tenants.find(tenant).active
-        unknown = {query.key for query in queries if not serving.catalogue.has(query.key)}
-        unknown -= await self._stored(tenant, serving, unknown)
+        unknown: dict[int, ServiceError] = {
+            query.key: NotFoundError(f"item {query.key} is not known", field="item_key")
+            for query in queries
+            if not serving.catalogue.has(query.key)
+        }
+        try:
+            for key in await self._stored(tenant, serving, set(unknown)):
+                del unknown[key]
+        except UnavailableError as error:  # the other items are known without it
+            unknown = dict.fromkeys(unknown, error)
         asked = [
             UserQuery(
                 np.array([query.key], np.int64),
@@ -77,10 +87,7 @@ class Retrieval:
             if query.key not in unknown
         ]
         answers = iter(await self.retrieve(tenant, asked) if asked else ())
-        return [
-            NotFoundError(f"item {query.key} is not known", field="item_key") if query.key in unknown else next(answers)
-            for query in queries
-        ]
+        return [unknown[query.key] if query.key in unknown else next(answers) for query in queries]
 
     def explain(self, tenant: str, query: UserQuery, keys: Keys, *, limit: int) -> list[Contribution]:
         """Give for each of the items which history items gave most to its score, through which source."""

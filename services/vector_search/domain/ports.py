@@ -112,8 +112,8 @@ class DenseStore(Protocol):
         """
         ...
 
-    async def tenants(self) -> Sequence[str]:
-        """Give the tenants that have collections that count."""
+    async def survey(self) -> Mapping[str, Sequence[Collection]]:
+        """Give what `current` gives, for all tenants that have any."""
         ...
 
     async def names(self, tenant: str) -> Sequence[str]:

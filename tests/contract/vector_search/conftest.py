@@ -1,15 +1,5 @@
-"""A server of Qdrant's wire for the whole run."""
+"""What these tests share."""
 
-from collections.abc import Iterator
+from contract.vector_search.qdrant_support import qdrant
 
-import pytest
-from servers.fleet import start_qdrant
-from servers.qdrant_server import QdrantServer
-
-
-@pytest.fixture(scope="session")
-def qdrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantServer]:
-    """A server of our own, in its own process."""
-    server = start_qdrant(tmp_path_factory.mktemp("qdrant"))
-    yield server
-    server.stop()
+__all__ = ["qdrant"]

@@ -1,13 +1,24 @@
 """Stores over Qdrant for tests: in the client's memory, and on the wire, which the adapter cannot tell apart."""
 
+from collections.abc import Iterator
 from uuid import uuid4
 
+import pytest
 from qdrant_client import AsyncQdrantClient
+from servers.fleet import start_qdrant
+from servers.qdrant_server import QdrantServer
 
 from vector_search.adapters.qdrant_collections import QdrantDenseStore, QdrantLayout
 from vector_search.adapters.qdrant_connection import QdrantConnection, connect
 
 TIMEOUT_S = 20.0
+
+
+@pytest.fixture(scope="session")
+def qdrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantServer]:
+    """A server of our own, in its own process."""
+    with start_qdrant(tmp_path_factory.mktemp("qdrant")) as server:
+        yield server
 
 
 def memory_store(client: AsyncQdrantClient | None = None, *, prefix: str = "test") -> QdrantDenseStore:

@@ -74,7 +74,9 @@ class DenseStoreContract:
             index = await store.create(tenant, FIRST, SPACE)
             await store.assign(tenant, [Collection(FIRST, MODEL)])
             await index.upsert(points(*numbers))
-        assert list(await store.tenants()) == sorted([TENANT, "other"])
+        assert {tenant: list(each) for tenant, each in (await store.survey()).items()} == {
+            tenant: [Collection(FIRST, MODEL)] for tenant in (TENANT, "other")
+        }
         await store.drop(TENANT, FIRST)
         assert await (await store.open("other", FIRST)).count() == 2
         assert await (await store.create(TENANT, FIRST, SPACE)).count() == 0
@@ -160,7 +162,7 @@ class TestEdgeDenseStore(DenseStoreContract):
         (folder / f"{SECOND}.building-1234").mkdir()
 
         store = EdgeDenseStore(root, build_timeout_s=60.0)
-        assert list(await store.tenants()) == [TENANT]
+        assert list(await store.survey()) == [TENANT]
         assert list(await store.names(TENANT)) == [FIRST]
         again = await store.open(TENANT, FIRST)
         assert isinstance(again, EdgeVectorIndex)

@@ -4,11 +4,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from contract.vector_search.qdrant_support import qdrant
 
 from servicekit.eventlog.memory import MemoryEventLog
 from servicekit.eventlog.topics import default_specs
 from vector_search.adapters.exact_collections import ExactDenseStore
 from vector_search.testing import Replica, draft, running
+
+__all__ = ["qdrant"]
 
 
 @pytest.fixture
