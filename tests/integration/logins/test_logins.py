@@ -58,7 +58,7 @@ def assert_told_in_one_line(ended: tuple[int, str], setting: str) -> None:
 
 
 def test_a_wrong_password_of_kafka(kafka: dict[str, str], tmp_path: Path) -> None:
-    ended = end_of("profile_store", {**kafka, "KAFKA_PASSWORD": "wrong"}, tmp_path)
+    ended = end_of("profile_store", {**kafka, "KAFKA_PASSWORD": "wrong", "STORE_WAIT_S": "5"}, tmp_path)
     assert_told_in_one_line(ended, "KAFKA_PASSWORD")
 
 
