@@ -137,7 +137,11 @@ class Collections(pb.CollectionsServicer):
         collection = self._storage.find(request.collection_name)
         info = collection.info()
         schema = {
-            path: pb.PayloadSchemaInfo(data_type=_SCHEMA_TYPES[index.data_type], points=index.points)
+            path: pb.PayloadSchemaInfo(
+                data_type=_SCHEMA_TYPES[index.data_type],
+                params=translation.told_index_params(index.params),
+                points=index.points,
+            )
             for path, index in info.payload_schema.items()
         }
         return pb.GetCollectionInfoResponse(

@@ -142,6 +142,13 @@ def index_params(request: pb.CreateFieldIndexCollection) -> Any:
     raise wrong("this server makes keyword and float indexes")
 
 
+def told_index_params(params: Any) -> pb.PayloadIndexParams:
+    """Write how a payload index was made."""
+    if isinstance(params, qdrant_edge.KeywordIndexParams):
+        return pb.PayloadIndexParams(keyword_index_params=pb.KeywordIndexParams(is_tenant=params.is_tenant))
+    return pb.PayloadIndexParams(float_index_params=pb.FloatIndexParams(enable_hnsw=params.enable_hnsw))
+
+
 def filter_of(message: pb.Filter | None) -> Any:
     """Translate a filter; None lets everything pass."""
     if message is None or not (message.must or message.must_not or message.should):

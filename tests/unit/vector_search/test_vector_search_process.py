@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from servers.qdrant_server import QdrantServer
 
 from recommendation.events.v1 import events_pb2
 from recommendation.vector_search.v1 import vector_search_pb2 as pb
@@ -27,9 +29,11 @@ ALL = [key(f"f{number}") for number in range(COUNT)]
 
 
 @asynccontextmanager
-async def process(data_dir: Path) -> AsyncIterator[tuple[pb_grpc.VectorSearchServiceStub, asyncio.subprocess.Process]]:
+async def process(
+    data_dir: Path, **settings: str
+) -> AsyncIterator[tuple[pb_grpc.VectorSearchServiceStub, asyncio.subprocess.Process]]:
     port = free_port()
-    environment = {**os.environ, "GRPC_PORT": str(port), "METRICS_PORT": "0", "DATA_DIR": str(data_dir)}
+    environment = {**os.environ, "GRPC_PORT": str(port), "METRICS_PORT": "0", "DATA_DIR": str(data_dir), **settings}
     child = await asyncio.create_subprocess_exec(sys.executable, "-m", "vector_search", env=environment)
     try:
         async with RpcChannel(f"127.0.0.1:{port}", name="vector_search") as channel:
@@ -104,3 +108,48 @@ async def test_a_killed_service_is_itself_again(tmp_path: Path) -> None:
         child.terminate()
         assert await child.wait() == 0
     await log.close()
+
+
+@pytest.mark.timeout(300)
+async def test_a_service_killed_in_a_rebuild_serves_the_old_vectors(tmp_path: Path, qdrant: QdrantServer) -> None:
+    settings = {"VECTOR_STORE_URL": f"qdrant://{qdrant.address}", "QDRANT_PREFIX": uuid4().hex}
+
+    async def rebuild(stub: pb_grpc.VectorSearchServiceStub, count: int) -> str:
+        """Begin, and fill in so many vectors."""
+        begun = await stub.BeginRebuild(pb.BeginRebuildRequest(tenant=TENANT, model_id="use", dimensions=16))
+        await stub.UpsertItems(pb.UpsertItemsRequest(embeddings=embeddings(count), collection=begun.collection))
+        return begun.collection
+
+    async def stored(stub: pb_grpc.VectorSearchServiceStub) -> int:
+        return (await stub.DescribeVersions(pb.DescribeVersionsRequest(tenant=TENANT))).embedded_items
+
+    async with process(tmp_path, **settings) as (stub, child):
+        await stub.UpsertItems(pb.UpsertItemsRequest(embeddings=embeddings()))
+        broken_off = await rebuild(stub, 10)
+        child.send_signal(signal.SIGKILL)
+        await child.wait()
+    async with process(tmp_path, **settings) as (stub, child):
+        assert await stored(stub) == COUNT
+        collection = await rebuild(stub, COUNT)
+        assert collection != broken_off
+        finish = pb.FinishRebuildRequest(tenant=TENANT, collection=collection, least_points=COUNT)
+        assert (await stub.FinishRebuild(finish)).previous_points == COUNT
+        assert await stored(stub) == COUNT
+
+
+async def test_a_wrong_address_ends_the_service_with_one_line(tmp_path: Path, unused_tcp_port: int) -> None:
+    environment = {
+        **os.environ,
+        "GRPC_PORT": "0",
+        "METRICS_PORT": "0",
+        "DATA_DIR": str(tmp_path),
+        "VECTOR_STORE_URL": f"qdrant://127.0.0.1:{unused_tcp_port}",
+        "STORE_WAIT_S": "0",
+    }
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "vector_search", env=environment, stderr=asyncio.subprocess.PIPE
+    )
+    _, told = await child.communicate()
+    assert child.returncode == 2
+    (line,) = [line for line in told.decode().splitlines() if "VECTOR_STORE_URL" in line]
+    assert line.endswith("start it, or correct the address")
