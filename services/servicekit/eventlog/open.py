@@ -1,6 +1,5 @@
 """Opens the event log that the settings name."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -88,6 +87,4 @@ def _open_kafka(url: str, options: KafkaOptions, clock: Clock) -> EventLog:
     if not servers:
         raise StartupError(f"EVENT_LOG_URL is {url!r}, not of the form kafka://host:port[,host:port...]")
     options.check()
-    # The driver tells of each attempt to connect, by error and traceback; what comes of them is told once, by us.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
     return KafkaEventLog(servers, options, clock=clock)

@@ -105,7 +105,8 @@ TABLE: Final[dict[type[Exception], type[ServiceError]]] = {
 def error_from_kafka(error: driver.KafkaError) -> ServiceError:
     """Give our error for one of the driver's; the driver's becomes its cause where it is raised."""
     kind = next(TABLE[base] for base in type(error).__mro__ if base in TABLE)
-    text = " ".join(f"{type(error).__name__} {' '.join(map(str, error.args))}".split())
+    name, said = type(error).__name__, " ".join(" ".join(map(str, error.args)).split())
+    text = said if said.startswith(name) else f"{name}: {said}"
     return kind(f"Kafka: {text[:_MESSAGE_LENGTH]}")
 
 

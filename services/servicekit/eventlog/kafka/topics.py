@@ -12,6 +12,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove, Offs
 from servicekit.errors import FailedPreconditionError, NotFoundError
 from servicekit.eventlog.kafka.errors import error_from_kafka
 from servicekit.eventlog.kafka.options import KafkaOptions
+from servicekit.eventlog.kafka.voice import listen
 from servicekit.eventlog.port import MAX_VALUE_BYTES, TopicPartition, TopicSpec
 
 MAX_BATCH_BYTES: Final = MAX_VALUE_BYTES + (128 << 10)
@@ -20,6 +21,7 @@ MAX_BATCH_BYTES: Final = MAX_VALUE_BYTES + (128 << 10)
 _DAY_MS = 24 * 3600 * 1000
 _WEEK_MS = 7 * _DAY_MS
 _CALL_S = 8.0  # less than the bridge gives, so that the answer is the driver's
+_CONNECT_MS = 3_000
 _REQUEST_MS = 5_000
 _PAUSE_S = 0.1
 
@@ -37,6 +39,7 @@ class KafkaTopics:
     def __init__(self, servers: Sequence[str], options: KafkaOptions) -> None:
         self._servers = list(servers)
         self._options = options
+        self._voice = listen()
         self._admin: KafkaAdminClient | None = None
 
     def ensure(self, specs: Sequence[TopicSpec]) -> None:
@@ -112,22 +115,27 @@ class KafkaTopics:
         give_up = time.monotonic() + _CALL_S
         while True:
             try:
-                return ask(self._connected(give_up))
-            except driver.RetriableError:
+                return ask(self._connected())
+            except driver.RetriableError as error:
                 self.close()
                 if time.monotonic() + _PAUSE_S > give_up:
-                    raise
+                    raise driver.KafkaTimeoutError(f"{error}; {self._voice.trouble or 'no answer'}") from error
             time.sleep(_PAUSE_S)
 
-    def _connected(self, give_up: float) -> KafkaAdminClient:
+    def _connected(self) -> KafkaAdminClient:
         if self._admin is None:
-            left_ms = max(1, int(1_000 * (give_up - time.monotonic())))
-            self._admin = KafkaAdminClient(
-                bootstrap_servers=self._servers,
-                bootstrap_timeout_ms=left_ms,
-                request_timeout_ms=_REQUEST_MS,
-                **self._options.client(),
-            )
+            self._voice.trouble = None
+            try:
+                self._admin = KafkaAdminClient(
+                    bootstrap_servers=self._servers,
+                    bootstrap_timeout_ms=_CONNECT_MS,
+                    request_timeout_ms=_REQUEST_MS,
+                    **self._options.client(),
+                )
+            except driver.KafkaTimeoutError:
+                if (trouble := _lasting(self._voice.trouble)) is not None:
+                    raise trouble from None
+                raise
         return self._admin
 
     def _offsets(self, topics: Sequence[str], when: OffsetSpec | int) -> dict[TopicPartition, int]:
@@ -152,6 +160,13 @@ class KafkaTopics:
             "replication_factor": -1 if copies is None else copies,
             "configs": configs,
         }
+
+
+def _lasting(trouble: Exception | None) -> Exception | None:
+    """Give the trouble with a connection if it will be the same next time."""
+    if isinstance(trouble, driver.KafkaConnectionError) and "CERTIFICATE_VERIFY_FAILED" in str(trouble):
+        trouble = driver.KafkaConfigurationError(f"{trouble}; see KAFKA_SSL_CAFILE")
+    return trouble if isinstance(trouble, driver.KafkaError) and not trouble.retriable else None
 
 
 def _existing(admin: KafkaAdminClient, topics: Sequence[str] | Mapping[str, Any]) -> dict[str, int]:
