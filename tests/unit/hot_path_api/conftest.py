@@ -95,7 +95,13 @@ def world() -> World:
 
 
 @pytest.fixture
-async def shop(world: World) -> AsyncIterator[Shop]:
+def more_settings() -> dict[str, Any]:
+    """Settings of the gateway that differ from the usual; for a module to override."""
+    return {}
+
+
+@pytest.fixture
+async def shop(world: World, more_settings: dict[str, Any]) -> AsyncIterator[Shop]:
     """Nine films: 1, 2 and 3 are popular in this order; u1 saw 4, whose neighbours are 5, 6 and 7."""
     shop = Shop(world, MemoryEventLog(clock=SystemClock()))
     for number in range(1, 10):
@@ -118,6 +124,7 @@ async def shop(world: World) -> AsyncIterator[Shop]:
             gpu_worker_endpoint=endpoints.gpu_worker,
             time_budget_ms=500.0,
             model_refresh_s=0.1,
+            **more_settings,
         )
         stop = asyncio.Event()
         async with gateway(settings, event_log=shop.log) as running:
