@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ class Row:
 
     Args:
         ratio: How many times as quick as the first of its task.
+        cpu_s: Processor seconds of this process, which a busy machine changes less.
         difference: The largest absolute difference from the first's result; None where they are not comparable.
     """
 
@@ -58,7 +59,15 @@ class Row:
     value: float
     unit: str
     ratio: float
+    cpu_s: float
     difference: float | None
+
+
+class Taken(NamedTuple):
+    """How long something took."""
+
+    wall_s: float
+    cpu_s: float
 
 
 class Table:
@@ -67,18 +76,19 @@ class Table:
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self._first: dict[str, tuple[float, Floats | None]] = {}
-        say("| task | path | value | times as quick | largest difference |\n|---|---|---|---|---|")
+        say("| task | path | value | times as quick | CPU s | largest difference |\n|---|---|---|---|---|---|")
 
-    def add(self, task: str, path: str, seconds: float, result: Floats | None, *, count: int = 0) -> None:
+    def add(self, task: str, path: str, taken: Taken, result: Floats | None, *, count: int = 0) -> None:
         """Add a measurement, as seconds or, with a count, as so many a second."""
+        seconds = taken.wall_s
         first_s, first = self._first.setdefault(task, (seconds, result))
         comparable = first is not None and result is not None and first.shape == result.shape
         difference = float(np.abs(first - result).max()) if comparable else None  # type: ignore[operator]  # both are there
         value, unit = (count / seconds, "/s") if count else (seconds, "s")
-        row = Row(task, path, value, unit, first_s / seconds, difference)
+        row = Row(task, path, value, unit, first_s / seconds, taken.cpu_s, difference)
         self.rows.append(row)
         shown = "" if difference is None else f"{difference:.1e}"
-        say(f"| {task} | {path} | {value:,.3g} {unit} | {row.ratio:.1f} | {shown} |")
+        say(f"| {task} | {path} | {value:,.3g} {unit} | {row.ratio:.1f} | {row.cpu_s:.1f} | {shown} |")
 
 
 def say(line: str) -> None:
@@ -87,11 +97,11 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def timed(work: Callable[..., T], *arguments: Any, **options: Any) -> tuple[float, T]:
+def timed(work: Callable[..., T], *arguments: Any, **options: Any) -> tuple[Taken, T]:
     """Run and give the seconds and the result."""
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     result = work(*arguments, **options)
-    return time.perf_counter() - began, result
+    return Taken(time.perf_counter() - began, time.process_time() - began_cpu), result
 
 
 def histories(items: int, users: int, length: int, *, seed: int) -> Sequences:
@@ -134,9 +144,9 @@ def measure_encoders(table: Table, devices: list[str], texts: int, models: Path,
     for task, path, opened in openers:
         encoder = opened()
         embed(encoder, written[:16])  # loads, warms
-        seconds, vectors = timed(embed, encoder, written)
+        taken, vectors = timed(embed, encoder, written)
         encoder.close()
-        table.add(task, path, seconds, vectors, count=texts)
+        table.add(task, path, taken, vectors, count=texts)
 
 
 def embed(encoder: ClosableEncoder, texts: list[str]) -> Floats:
@@ -164,12 +174,12 @@ def measure_edlae(table: Table, devices: list[str], args: Any) -> None:
                     by_torch.cooccurrence(sequences, members[:100], ridge=400.0, dropout=0.3, neighbours=10)  # warms
                     solvers.append((by_torch.name + how, by_torch))
         for path, solver in solvers:
-            seconds, rows = timed(solver.cooccurrence, sequences, members, ridge=400.0, dropout=0.3, neighbours=_KEPT)
-            table.add(f"EDLAE, {items:,} items", path, seconds, np.sort(rows.values, axis=1))
+            taken, rows = timed(solver.cooccurrence, sequences, members, ridge=400.0, dropout=0.3, neighbours=_KEPT)
+            table.add(f"EDLAE, {items:,} items", path, taken, np.sort(rows.values, axis=1))
         for device in devices:
             recipe = starting_point(HoldOut.TIME)
-            seconds, (factors, _) = timed(TorchElsaFactors(device=device).factors, sequences, recipe, seed=1)
-            table.add(f"ELSA, {items:,} items", f"torch on {describe_device(device)}", seconds, factors)
+            taken, (factors, _) = timed(TorchElsaFactors(device=device).factors, sequences, recipe, seed=1)
+            table.add(f"ELSA, {items:,} items", f"torch on {describe_device(device)}", taken, factors)
 
 
 def measure_neighbours(table: Table, devices: list[str], vectors: int, queries: int, threads: int) -> None:
@@ -181,8 +191,8 @@ def measure_neighbours(table: Table, devices: list[str], vectors: int, queries: 
     searches.extend(named.values())  # without its GPU build, faiss answers for a GPU on the CPU
     for search in searches:
         search.nearest(among[:10], among[:1000], 10)  # warms
-        seconds, rows = timed(search.nearest, among[:queries], among, _KEPT)
-        table.add(f"exact neighbours among {vectors:,}", search.name, seconds, np.sort(rows.values), count=queries)
+        taken, rows = timed(search.nearest, among[:queries], among, _KEPT)
+        table.add(f"exact neighbours among {vectors:,}", search.name, taken, np.sort(rows.values), count=queries)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
+from transformers.utils.logging import disable_progress_bar
 
 from gpu_worker.adapters.torch_device import mapped_errors
 from gpu_worker.domain.items import has_words, shorten
@@ -45,6 +46,7 @@ class SentenceTransformersEncoder:
         self._device = torch.device(device)
         if self._device.type == "cpu":
             torch.set_num_threads(threads)
+        disable_progress_bar()  # standard error is for log lines
         try:
             self._model: Any = SentenceTransformer(str(folder), device=device, local_files_only=True)
             self.dimensions = int(self._model.encode("warm", show_progress_bar=False).shape[0])

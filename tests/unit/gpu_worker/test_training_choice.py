@@ -1,5 +1,6 @@
 """What is chosen where torch is not installed, and that it is not looked for in vain."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,13 @@ def test_one_model_needs_no_name_and_several_need_one(tmp_path: Path) -> None:
         choose_model(tmp_path, "")
     with pytest.raises(StartupError, match=r"ENCODER_MODEL is 'tiny', and .* has no such model; it has large, mini"):
         choose_model(tmp_path, "tiny")
+
+
+def test_a_service_that_cannot_have_what_it_is_asked_for_ends_with_one_line(tmp_path: Path) -> None:
+    environment = {**os.environ, "TRAINER_BACKEND": "torch", "DATA_DIR": str(tmp_path), "METRICS_PORT": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "gpu_worker"], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("TRAINER_BACKEND is torch, which is not installed")
+    assert len(done.stderr.splitlines()) == 1
