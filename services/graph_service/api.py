@@ -1,10 +1,12 @@
 """The RPCs: each reads the request, makes one call and writes the answer; a bad element fails alone."""
 # ruff: noqa: D102, N802 - the proto names and describes the methods
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 from typing import Final, TypeVar
 
 from graph_service.application.queries import Explanation, ExplanationQuery
+from graph_service.application.rebuild import GraphRebuilder
 from graph_service.application.use_cases import GraphUseCases
 from graph_service.convert import answers, questions
 from graph_service.convert.changes import MutationReader
@@ -27,9 +29,10 @@ Answer = TypeVar("Answer")
 class GraphServicer(pb_grpc.GraphServiceServicer):
     """The calls of the proto, where each is described."""
 
-    def __init__(self, use_cases: GraphUseCases, reader: MutationReader) -> None:
+    def __init__(self, use_cases: GraphUseCases, reader: MutationReader, rebuilder: GraphRebuilder) -> None:
         self._use_cases = use_cases
         self._reader = reader
+        self._rebuilder = rebuilder
 
     async def ExpandUsers(self, request: pb.ExpandUsersRequest, _: object) -> pb.ExpandUsersResponse:
         _check_count(len(request.queries), "queries", MAX_QUERIES)
@@ -52,6 +55,15 @@ class GraphServicer(pb_grpc.GraphServiceServicer):
         _check_count(len(request.mutations), "mutations", MAX_MUTATIONS)
         outcomes = await _each_alone(request.mutations, self._reader.mutation, self._apply)
         return pb.ApplyMutationsResponse(errors=answers.errors_to_messages(outcomes))
+
+    async def DescribeGraph(self, _request: pb.DescribeGraphRequest, _: object) -> pb.DescribeGraphResponse:
+        counts, serving = await self._use_cases.describe()
+        return pb.DescribeGraphResponse(counts=answers.counts_to_message(counts), serving=serving)
+
+    async def RebuildGraph(self, request: pb.RebuildGraphRequest, _: object) -> AsyncIterator[pb.RebuildGraphResponse]:
+        async with aclosing(self._rebuilder.rebuild(questions.rebuild_from_message(request))) as told:
+            async for progress in told:
+                yield answers.progress_to_message(progress)
 
     async def _explain(self, queries: Sequence[ExplanationQuery]) -> list[Explanation]:
         return [await self._use_cases.explain(query) for query in queries]

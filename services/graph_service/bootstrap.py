@@ -7,13 +7,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from graph_service.adapters.event_log import LoggedChanges
+from graph_service.adapters.profile_store import GrpcCatalogue
 from graph_service.api import SERVICE_NAME, GraphServicer
 from graph_service.application.expansion import ExpansionRule
 from graph_service.application.filling import ListFiller
+from graph_service.application.rebuild import GraphRebuilder, RebuildWatch
 from graph_service.application.use_cases import GraphUseCases
 from graph_service.application.warming import Warmer
-from graph_service.consumer import GROUP, TAIL_TOPICS, TOPICS, GraphConsumer, GraphTail
+from graph_service.consumer import TAIL_TOPICS, GraphConsumer, GraphTail
 from graph_service.convert.changes import MutationReader
+from graph_service.convert.records import GROUP, TOPICS
 from graph_service.domain.graph import InteractionWeights, NodeKind, NodeRule
 from graph_service.domain.graph_cache import GraphCache
 from graph_service.domain.ports import GraphStore, RelatednessRule
@@ -28,6 +32,7 @@ from servicekit.eventlog.runner import ConsumerRunner
 from servicekit.logs import get_logger
 from servicekit.metrics import serve_metrics
 from servicekit.migrations import MigrationTarget
+from servicekit.rpc.client import RpcChannel
 from servicekit.rpc.server import GrpcServer
 from servicekit.tasks import BackgroundTasks
 
@@ -43,9 +48,12 @@ class Graph:
     """The use cases and what has to run beside them."""
 
     use_cases: GraphUseCases
+    store: GraphStore
+    cache: GraphCache
     filler: ListFiller
     warmer: Warmer
     reader: MutationReader
+    relatedness: RelatednessRule
 
     def start(self, tasks: BackgroundTasks) -> None:
         """Start what computes lists."""
@@ -149,9 +157,23 @@ def make_graph(settings: GraphServiceSettings, store: GraphStore, clock: Clock) 
             clock=clock,
             counts_edges=not settings.graph_store_url,
         ),
+        store,
+        cache,
         filler,
         Warmer(store, cache, filler, limit=min(settings.warm_lists, settings.cached_lists)),
         MutationReader(NodeRule(nodes), weights, clock),
+        relatedness,
+    )
+
+
+def make_rebuilder(graph: Graph, profile_store: RpcChannel, log: EventLog) -> GraphRebuilder:
+    """Give what builds the graph again from the other services' truth."""
+    return GraphRebuilder(
+        graph.store,
+        graph.cache,
+        GrpcCatalogue(profile_store, graph.reader),
+        LoggedChanges(log, graph.reader),
+        rule=graph.relatedness,
     )
 
 
@@ -162,14 +184,14 @@ def member_name(settings: GraphServiceSettings) -> str:
     return f"{GROUP}-{socket.gethostname()}" if settings.graph_store_url else GROUP
 
 
-def make_server(settings: GraphServiceSettings, graph: Graph) -> GrpcServer:
+def make_server(settings: GraphServiceSettings, graph: Graph, rebuilder: GraphRebuilder) -> GrpcServer:
     """Give the server of the use cases, not yet started."""
     return GrpcServer(
         host=settings.host,
         port=settings.grpc_port,
         service_names=(SERVICE_NAME,),
         register=lambda server: pb_grpc.add_GraphServiceServicer_to_server(
-            GraphServicer(graph.use_cases, graph.reader), server
+            GraphServicer(graph.use_cases, graph.reader, rebuilder), server
         ),
         shutdown_grace_s=settings.shutdown_grace_s,
     )
@@ -206,7 +228,9 @@ async def run(settings: GraphServiceSettings, stop: asyncio.Event) -> None:
         await log.ensure_topics(topics_of(settings))
         await asyncio.to_thread(warm)
         tasks = await opened.enter_async_context(BackgroundTasks(stop))
-        server = await opened.enter_async_context(make_server(settings, graph))
+        profile_store = await opened.enter_async_context(RpcChannel(settings.agentdb_endpoint, name="profile_store"))
+        rebuilder = make_rebuilder(graph, profile_store, log)
+        server = await opened.enter_async_context(make_server(settings, graph, rebuilder))
         opened.enter_context(serve_metrics(settings.metrics_port, settings.host))
         # The cache is empty yet: whatever is put into it from now on, the tail tells what happens to it afterwards.
         tail = await open_tail(settings, graph, log) if settings.graph_store_url else None
@@ -216,6 +240,8 @@ async def run(settings: GraphServiceSettings, stop: asyncio.Event) -> None:
         tasks.start(make_runner(settings, applied, log, consumer).run(stop), name="consumer")
         if tail is not None:
             tasks.start(tail.run(), name="tail")
+            watch = RebuildWatch(graph.store, graph.cache, interval_s=settings.rebuilt_look_s)
+            tasks.start(watch.run(), name="watch for a rebuilt graph")
         if not await _catch_up(log, tail or applied, tail.consumer if tail else consumer, settings.ready_wait_s):
             get_logger(__name__).warning("ready before the log is read to its end", waited_s=settings.ready_wait_s)
         server.set_serving(True)

@@ -6,17 +6,13 @@ from typing import Final
 
 from graph_service.application.use_cases import GraphUseCases
 from graph_service.convert.changes import MutationReader
+from graph_service.convert.records import GROUP, TOPICS, read_record
 from graph_service.domain.graph import Mutation
-from recommendation.events.v1 import events_pb2
 from servicekit.errors import InvalidArgumentError
-from servicekit.eventlog.decode import decode
 from servicekit.eventlog.port import EventConsumer, EventLog, Record, TopicPartition
 from servicekit.eventlog.runner import TRANSIENT, RecordFailure
-from servicekit.eventlog.topics import CONTENT_CHANGED, USER_ERASED, USER_INTERACTIONS
+from servicekit.eventlog.topics import CONTENT_CHANGED, USER_INTERACTIONS
 from servicekit.logs import get_logger
-
-TOPICS: Final = (CONTENT_CHANGED, USER_INTERACTIONS, USER_ERASED)
-GROUP: Final = "graph_service"
 
 TAIL_TOPICS: Final = (CONTENT_CHANGED, USER_INTERACTIONS)
 """What makes lists older; whom an erasure leaves without edges is not in its record, and lists end by their age."""
@@ -26,19 +22,6 @@ _LOOK_S: Final = 0.05
 _PAUSE_S: Final = 0.5
 
 _log = get_logger(__name__)
-
-
-def read_record(reader: MutationReader, record: Record) -> Mutation:
-    """Read the change that a record of TOPICS tells.
-
-    Raises:
-        InvalidArgumentError: It cannot be read, or names a field at fault.
-    """
-    if record.topic == CONTENT_CHANGED:
-        return reader.content_changed(decode(record, events_pb2.ContentChanged))
-    if record.topic == USER_INTERACTIONS:
-        return reader.interaction(decode(record, events_pb2.InteractionRecorded))
-    return reader.erased_user(decode(record, events_pb2.UserErased))
 
 
 class GraphConsumer:

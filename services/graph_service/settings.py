@@ -40,6 +40,11 @@ class GraphServiceSettings(ServiceSettings):
     neo4j_known_degrees: Count = 1_000_000
     """Of so many items the number of users is remembered, some 100 bytes each."""
 
+    agentdb_endpoint: str = "127.0.0.1:50053"
+    """Where profile_store is, as host:port; asked only when the graph is rebuilt from its exports."""
+    rebuilt_look_s: Annotated[float, Field(gt=0.0)] = 5.0
+    """How often a replica looks whether another one has rebuilt the graph."""
+
     # What becomes a node. A change holds for items written afterwards; replay `content.changed` for the others.
     person_attributes: tuple[str, ...] = ("directors", "director", "actors", "cast", "authors", "writers")
     """Attributes whose texts are people."""

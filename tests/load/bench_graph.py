@@ -24,7 +24,7 @@ import psutil
 
 from graph_service.api import GraphServicer
 from graph_service.application.queries import Expansion, ExplanationQuery
-from graph_service.bootstrap import Graph, make_graph, open_store
+from graph_service.bootstrap import Graph, make_graph, make_rebuilder, open_store
 from graph_service.domain.composition import Candidates
 from graph_service.domain.graph import (
     NEVER_MS,
@@ -42,7 +42,9 @@ from graph_service.settings import GraphServiceSettings
 from recommendation.graph_service.v1 import graph_service_pb2 as pb
 from servicekit.arrays import pack_floats, pack_keys
 from servicekit.clock import SystemClock
+from servicekit.eventlog.memory import MemoryEventLog
 from servicekit.filters import AttributeValue, Operator, Predicate
+from servicekit.rpc.client import RpcChannel
 
 TENANT = "bench"
 NODES = NodeRule({NodeKind.PERSON: ("people",), NodeKind.GENRE: ("genres",)})
@@ -247,7 +249,9 @@ class Bench:
 
     async def _answer_calls(self, graph: Graph) -> None:
         """Measure the call as the server sees it, from bytes to bytes, without the network."""
-        servicer = GraphServicer(graph.use_cases, graph.reader)
+        async with RpcChannel("127.0.0.1:1", name="nobody") as nobody:
+            rebuilder = make_rebuilder(graph, nobody, MemoryEventLog(clock=SystemClock()))
+        servicer = GraphServicer(graph.use_cases, graph.reader, rebuilder)
         requests = [_request(self._queries(64)).SerializeToString() for _ in range(8)]
         tries = np.zeros((self._options.repeat, len(requests)))
         for turn in range(self._options.repeat):

@@ -22,7 +22,8 @@ from graph_service.domain.graph import (
     NodeKind,
     PutItem,
 )
-from graph_service.domain.ports import Applied, GraphPath, RelatedItems, RelatednessRule
+from graph_service.domain.ports import Applied, GraphCounts, GraphPath, RelatedItems, RelatednessRule
+from servicekit.errors import NotFoundError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,9 @@ class _Edge:
 class MemoryGraphStore:
     """Keeps everything in this process; for tests and for services that need not remember."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "0") -> None:
+        self._name = name
+        self._rebuild: MemoryGraphRebuild | None = None
         self._items: dict[int, PutItem | DeletedItem] = {}
         self._items_of_node: defaultdict[int, set[int]] = defaultdict(set)
         self._users_of: defaultdict[int, dict[int, _Edge]] = defaultdict(dict)
@@ -43,6 +46,8 @@ class MemoryGraphStore:
 
     async def apply(self, mutations: Sequence[Mutation]) -> Applied:
         """See GraphStore."""
+        if self._rebuild is not None:
+            await self._rebuild.fill(mutations)
         facts: dict[int, ItemFacts] = {}
         nodes: set[int] = set()
         new_edges: defaultdict[int, int] = defaultdict(int)
@@ -85,8 +90,37 @@ class MemoryGraphStore:
         degrees = sorted((-len(users), item) for item in self._users_of if (users := self._users(item)))
         return np.array([item for _, item in degrees[:limit]], dtype=np.int64)
 
+    async def counts(self) -> GraphCounts:
+        """See GraphStore."""
+        return GraphCounts(
+            items=sum(isinstance(item, PutItem) for item in self._items.values()),
+            users=sum(bool(self._items_taken(user)) for user in self._items_of),
+            relations=sum(len(self._users(item)) for item in self._users_of),
+            links=sum(map(len, self._items_of_node.values())),
+        )
+
+    async def serving(self) -> str:
+        """See GraphStore."""
+        return self._name
+
+    async def begin_rebuild(self) -> "MemoryGraphRebuild":
+        """See GraphStore."""
+        self._rebuild = MemoryGraphRebuild(self, MemoryGraphStore(f"{int(self._name) + 1}"))
+        return self._rebuild
+
     async def close(self) -> None:
         """See GraphStore."""
+
+    def end_rebuild(self, rebuild: "MemoryGraphRebuild", rebuilt: "MemoryGraphStore | None" = None) -> None:
+        """Write no longer to the new graph; take its state over when it shall serve."""
+        if self._rebuild is rebuild:
+            self._rebuild = None
+        if rebuilt is not None:
+            self.__dict__.update(rebuilt.__dict__)
+
+    def is_filled_by(self, rebuild: "MemoryGraphRebuild") -> bool:
+        """Say whether no other rebuild has taken this one's place."""
+        return self._rebuild is rebuild
 
     # --- changes ---
 
@@ -196,6 +230,42 @@ class MemoryGraphStore:
             norm = math.sqrt(len(left) * len(right))
             share = sum(len(self._items_taken(user)) ** -rule.user_damping for user in common) / norm
             yield GraphPath(history, item, MetaPath.ITEM_USER_ITEM, str(len(common)), share)
+
+
+class MemoryGraphRebuild:
+    """A new graph for a store in memory."""
+
+    def __init__(self, store: MemoryGraphStore, rebuilt: MemoryGraphStore) -> None:
+        self._store = store
+        self._rebuilt = rebuilt
+
+    async def fill(self, mutations: Sequence[Mutation]) -> None:
+        """See GraphRebuild."""
+        self._check()
+        await self._rebuilt.apply(mutations)
+
+    async def counts(self) -> GraphCounts:
+        """See GraphRebuild."""
+        self._check()
+        return await self._rebuilt.counts()
+
+    async def related(self, item_keys: Keys, rule: RelatednessRule) -> Sequence[RelatedItems]:
+        """See GraphRebuild."""
+        self._check()
+        return await self._rebuilt.related(item_keys, rule)
+
+    async def finish(self) -> None:
+        """See GraphRebuild."""
+        self._check()
+        self._store.end_rebuild(self, self._rebuilt)
+
+    async def abandon(self) -> None:
+        """See GraphRebuild."""
+        self._store.end_rebuild(self)
+
+    def _check(self) -> None:
+        if not self._store.is_filled_by(self):
+            raise NotFoundError("this rebuild has ended, or another one has taken its place")
 
 
 def _newest_first(edges: Mapping[int, _Edge]) -> list[int]:

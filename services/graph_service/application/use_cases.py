@@ -12,7 +12,7 @@ from graph_service.application.queries import Expansion, Explanation, Explanatio
 from graph_service.domain.composition import Candidates, best
 from graph_service.domain.graph import DeletedItem, Floats, Interaction, Keys, Mutation, PutItem
 from graph_service.domain.graph_cache import Contents, GraphCache
-from graph_service.domain.ports import Applied, GraphPath, GraphStore, RelatednessRule
+from graph_service.domain.ports import Applied, GraphCounts, GraphPath, GraphStore, RelatednessRule
 from graph_service.domain.related_lists import RelatedList
 from servicekit.clock import Clock
 from servicekit.errors import ServiceError
@@ -85,6 +85,14 @@ class GraphUseCases:
             if len(by_item[path.item_key]) < query.limit:
                 by_item[path.item_key].append(path)
         return [path for several in by_item.values() for path in several]
+
+    async def describe(self) -> tuple[GraphCounts, str]:
+        """Count what the graph holds, and name the one that serves.
+
+        Raises:
+            UnavailableError: The store cannot be reached.
+        """
+        return await self._store.counts(), await self._store.serving()
 
     async def apply(self, mutations: Sequence[Mutation]) -> None:
         """Change the graph; the cache knows when this returns.

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 
 from graph_service.application.queries import Explanation, RankedItems
+from graph_service.application.rebuild import RebuildProgress
 from graph_service.domain.composition import Candidates
+from graph_service.domain.ports import GraphCounts
 from recommendation.common.v1 import common_pb2
 from recommendation.graph_service.v1 import graph_service_pb2 as pb
 from servicekit.arrays import pack_floats, pack_ints, pack_keys
@@ -41,6 +43,23 @@ def explanation_to_message(answer: Explanation | ServiceError) -> pb.ExplainReco
             )
             for path in answer
         ]
+    )
+
+
+def counts_to_message(counts: GraphCounts) -> pb.GraphCounts:
+    """Write how much a graph holds."""
+    return pb.GraphCounts(items=counts.items, users=counts.users, relations=counts.relations, links=counts.links)
+
+
+def progress_to_message(progress: RebuildProgress) -> pb.RebuildGraphResponse:
+    """Write how far a rebuild is."""
+    return pb.RebuildGraphResponse(
+        phase=pb.RebuildPhase.ValueType(progress.phase),
+        written=progress.written,
+        serving=counts_to_message(progress.serving) if progress.serving else None,
+        rebuilt=counts_to_message(progress.rebuilt) if progress.rebuilt else None,
+        sampled=progress.sampled,
+        agreeing=progress.agreeing,
     )
 
 

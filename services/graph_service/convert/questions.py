@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from graph_service.application.queries import Expansion, ExplanationQuery, RelatedQuery
+from graph_service.application.rebuild import RebuildOrder, RebuildSource
 from graph_service.convert.fields import MAX_TENANT, attribute_value, checked_id
 from graph_service.domain.graph import CANDIDATE_PATHS, MetaPath
 from graph_service.domain.related_lists import PathWeights
@@ -21,6 +22,11 @@ MAX_RELATED: Final = 400
 DEFAULT_PATHS: Final = 3
 MAX_PATHS: Final = 20
 MAX_EXPLAINED_ITEMS: Final = 100
+MAX_TENANTS: Final = 1_000
+DEFAULT_SAMPLES: Final = 100
+MAX_SAMPLES: Final = 1_000
+DEFAULT_LEAST_PERCENT: Final = 90
+MAX_PERCENT: Final = 100
 
 _OPERATORS: Final = {
     common_pb2.FILTER_OPERATOR_EQ: Operator.EQ,
@@ -90,6 +96,29 @@ def explanation_from_message(message: pb.ExplainRecommendationsRequest.Query) ->
         unpack_keys(message.history_keys, field="history_keys"),
         item_keys,
         _limit(message.limit, default=DEFAULT_PATHS, most=MAX_PATHS),
+    )
+
+
+def rebuild_from_message(message: pb.RebuildGraphRequest) -> RebuildOrder:
+    """Read how the graph is to be rebuilt.
+
+    Raises:
+        InvalidArgumentError: Names the field.
+    """
+    if message.source not in {0, *RebuildSource}:
+        raise InvalidArgumentError(f"source {message.source} is none that we know", field="source")
+    if len(message.tenants) > MAX_TENANTS:
+        raise InvalidArgumentError(f"at most {MAX_TENANTS:,} tenants, not {len(message.tenants):,}", field="tenants")
+    least_percent = message.least_percent if message.HasField("least_percent") else DEFAULT_LEAST_PERCENT
+    if least_percent > MAX_PERCENT:
+        raise InvalidArgumentError(f"least_percent must be at most 100, not {least_percent}", field="least_percent")
+    if message.samples > MAX_SAMPLES:
+        raise InvalidArgumentError(f"samples must be at most {MAX_SAMPLES:,}, not {message.samples:,}", field="samples")
+    return RebuildOrder(
+        RebuildSource(message.source or RebuildSource.PROFILE_STORE),
+        tuple(checked_id(tenant, "tenants", MAX_TENANT) for tenant in message.tenants),
+        message.samples or DEFAULT_SAMPLES,
+        least_percent,
     )
 
 

@@ -20,6 +20,7 @@ class Watch:
     facts: dict[int, ItemFacts] = field(default_factory=dict)
     nodes: set[int] = field(default_factory=set)
     new_edges: dict[int, int] = field(default_factory=dict)
+    is_outdated: bool = False
 
 
 class Contents:
@@ -47,6 +48,14 @@ class GraphCache:
         self._watches: list[Watch] = []
         self.contents = Contents(capacity, rule)
         self.changes = 0
+
+    def clear(self) -> None:
+        """Forget everything, since another graph serves now; what is being read is old when it arrives."""
+        self.changes += 1
+        self.contents = Contents(self._capacity, self._rule)
+        self.contents.lists.changes = self.changes
+        for watch in self._watches:
+            watch.is_outdated = True
 
     @contextmanager
     def watch(self) -> Iterator[Watch]:
@@ -106,7 +115,7 @@ class GraphCache:
                 table.positions(each.keys).astype("int32"), each.scores, each.nodes, each.users, now_s, watch.changes
             )
             computed.new_edges = watch.new_edges.get(key, 0)
-            computed.outdated = key in watch.facts or not watch.nodes.isdisjoint(each.nodes)
+            computed.outdated = watch.is_outdated or key in watch.facts or not watch.nodes.isdisjoint(each.nodes)
             lists.put(key, computed)
 
     def missing(self, keys: Iterable[int]) -> list[int]:

@@ -92,6 +92,51 @@ class Applied:
     new_edges: Mapping[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class GraphCounts:
+    """How much a graph holds.
+
+    Args:
+        items: Described and not deleted.
+        users: With at least one relation.
+        relations: Between users and items.
+        links: Between items and people, genres or countries.
+    """
+
+    items: int
+    users: int
+    relations: int
+    links: int
+
+
+class GraphRebuild(Protocol):
+    """A graph that is being built beside the one that serves; what GraphStore.apply writes goes to both.
+
+    Its life: filled, looked at, then finished or abandoned. Whoever begins another one ends it: then all methods but
+    `abandon` raise NotFoundError.
+    """
+
+    async def fill(self, mutations: Sequence[Mutation]) -> None:
+        """Make changes in the new graph only, as GraphStore.apply would."""
+        ...
+
+    async def counts(self) -> GraphCounts:
+        """Count what the new graph holds."""
+        ...
+
+    async def related(self, item_keys: Keys, rule: RelatednessRule) -> Sequence[RelatedItems]:
+        """Compute related items in the new graph, as GraphStore.related would."""
+        ...
+
+    async def finish(self) -> None:
+        """Let the new graph serve from now on, in one step, and remove the old one."""
+        ...
+
+    async def abandon(self) -> None:
+        """Give it up; the old graph serves on. After `finish` it does nothing."""
+        ...
+
+
 class GraphStore(Protocol):
     """Keeps the graph. Of two changes to the same thing the later by event time stays, in any order of arrival.
 
@@ -131,6 +176,18 @@ class GraphStore(Protocol):
 
     async def busiest_items(self, limit: int) -> Keys:
         """Give the items with the most users, most first."""
+        ...
+
+    async def counts(self) -> GraphCounts:
+        """Count what the graph holds."""
+        ...
+
+    async def serving(self) -> str:
+        """Name the graph that serves; another name says that a rebuilt one has taken its place."""
+        ...
+
+    async def begin_rebuild(self) -> GraphRebuild:
+        """Begin an empty graph beside the one that serves; an unfinished one is given up for it."""
         ...
 
     async def close(self) -> None:

@@ -1,8 +1,10 @@
 """Every RPC on a real server, over the memory store and over SQLite."""
+# ruff: noqa: N802 - the proto names the methods
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,25 @@ import pytest
 from graph_service.adapters.memory import MemoryGraphStore
 from graph_service.adapters.sqlite import SqliteGraphStore
 from graph_service.api import SERVICE_NAME, GraphServicer
-from graph_service.bootstrap import make_graph
+from graph_service.bootstrap import make_graph, make_rebuilder
 from graph_service.domain.ports import GraphStore
 from graph_service.settings import GraphServiceSettings
 from recommendation.common.v1 import common_pb2
+from recommendation.events.v1 import events_pb2
 from recommendation.graph_service.v1 import graph_service_pb2 as pb
 from recommendation.graph_service.v1 import graph_service_pb2_grpc as pb_grpc
+from recommendation.profile_store.v1 import profile_store_pb2 as profile_pb
+from recommendation.profile_store.v1 import profile_store_pb2_grpc as profile_grpc
 from servicekit.arrays import pack_floats, pack_keys, unpack_floats, unpack_ints, unpack_keys
 from servicekit.clock import SystemClock
-from servicekit.errors import InvalidArgumentError
+from servicekit.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
+from servicekit.eventlog.memory import MemoryEventLog
+from servicekit.eventlog.port import NewRecord
+from servicekit.eventlog.topics import CONTENT_CHANGED, default_specs
 from servicekit.identity import item_key
 from servicekit.rpc.client import RpcChannel
 from servicekit.tasks import BackgroundTasks
-from servicekit.testing import served
+from servicekit.testing import eventually, served
 
 AT_MS = 1_700_000_000_000
 KEYS = {name: item_key("t", "film", name) for name in "abcdef"}
@@ -44,6 +52,37 @@ def took(user: str, name: str, weight: float = 1.0, at_ms: int = AT_MS) -> pb.Ap
             tenant="t", user_id=user, item_key=KEYS[name], weight=weight, occurred_at_ms=at_ms
         )
     )
+
+
+class Exports(profile_grpc.ProfileStoreServiceServicer):
+    """A profile_store of three films, whose interactions take their time for one tenant and fail for another."""
+
+    async def ExportItems(self, request: profile_pb.ExportItemsRequest, _: object) -> AsyncIterator[Any]:
+        if request.tenant == "t":
+            items = [film(name, genres=["Drama"]).put_item for name in "aef"]
+            yield profile_pb.ExportItemsResponse(items=items)
+
+    async def ExportInteractions(self, request: profile_pb.ExportInteractionsRequest, _: object) -> AsyncIterator[Any]:
+        if request.tenant == "broken":
+            raise UnavailableError("gone")
+        for _turn in range(3 if request.tenant == "slow" else 1):
+            yield profile_pb.ExportInteractionsResponse(
+                user_keys=pack_keys([1, 1, 2, 2]),
+                item_keys=pack_keys([KEYS[name] for name in "aeaf"]),
+                weights=pack_floats([1.0, 1.0, -1.0, 2.0]),
+                times_ms=pack_keys([AT_MS] * 4),
+            )
+            if request.tenant == "slow":
+                await asyncio.Event().wait()
+
+
+def film_event(name: str, *, deleted: bool = False) -> NewRecord:
+    event = events_pb2.ContentChanged(event_id=f"{name}{deleted}", occurred_at_ms=AT_MS - 10)
+    if deleted:
+        event.deleted.tenant, event.deleted.item_type, event.deleted.item_id = "t", "film", name
+    else:
+        event.put.CopyFrom(film(name, AT_MS - 20, genres=["Drama"]).put_item)
+    return NewRecord(CONTENT_CHANGED, f"t/film/{name}", event.SerializeToString())
 
 
 CATALOGUE = (
@@ -68,6 +107,20 @@ class Service:
 
     async def call(self, method: str, request: Any) -> Any:
         return await self._channel.unary(getattr(self._stub, method), request, timeout_s=5.0)
+
+    def rebuilding(self, **fields: Any) -> AsyncGenerator[pb.RebuildGraphResponse, None]:
+        request = pb.RebuildGraphRequest(**fields)
+        told: Any = self._channel.stream(self._stub.RebuildGraph, request, timeout_s=20.0)
+        return told  # type: ignore[no-any-return]  # a generator, which the channel does not say
+
+    async def rebuild(self, **fields: Any) -> list[pb.RebuildGraphResponse]:
+        return [each async for each in self.rebuilding(**fields)]
+
+    async def rebuild_or_nothing(self, **fields: Any) -> list[pb.RebuildGraphResponse]:
+        try:
+            return await self.rebuild(**fields)
+        except FailedPreconditionError:
+            return []
 
     async def apply(self, *mutations: pb.ApplyMutationsRequest.Mutation) -> list[str]:
         answer = await self.call("ApplyMutations", pb.ApplyMutationsRequest(mutations=mutations))
@@ -98,11 +151,20 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 @pytest.fixture
 async def service(store: GraphStore) -> AsyncIterator[Service]:
     graph = make_graph(GraphServiceSettings(fill_timeout_s=4.0, list_min_age_s=0.0), store, SystemClock())
+    log = MemoryEventLog(clock=SystemClock())
+    exports = Exports()  # type: ignore[abstract]  # the other calls stay unimplemented
+    await log.ensure_topics(default_specs())
+    told = [film_event("a"), film_event("b"), film_event("b", deleted=True), film_event("e")]
+    await log.producer().append([*told, NewRecord(CONTENT_CHANGED, "t/film/z", b"\xff")])
     async with (
+        served(lambda server: profile_grpc.add_ProfileStoreServiceServicer_to_server(exports, server)) as (
+            _,
+            exports,
+        ),
         BackgroundTasks(asyncio.Event()) as tasks,
         served(
             lambda server: pb_grpc.add_GraphServiceServicer_to_server(
-                GraphServicer(graph.use_cases, graph.reader), server
+                GraphServicer(graph.use_cases, graph.reader, make_rebuilder(graph, profile_store, log)), server
             ),
             (SERVICE_NAME,),
         ) as (_, channel),
@@ -350,3 +412,79 @@ async def test_batches_have_a_size(service: Service, method: str, empty: Any, to
     for request in (empty, too_many):
         with pytest.raises(InvalidArgumentError):
             await service.call(method, request)
+
+
+# --- built again ---
+
+
+async def test_it_says_how_much_it_holds(films: Service) -> None:
+    answer = await films.call("DescribeGraph", pb.DescribeGraphRequest())
+    assert answer.counts == pb.GraphCounts(items=4, users=2, relations=4, links=10)
+    assert answer.serving
+
+
+async def test_it_is_built_again_from_profile_store_while_it_serves(films: Service) -> None:
+    before = await films.call("DescribeGraph", pb.DescribeGraphRequest())
+    told = await films.rebuild(tenants=["t"], least_percent=0, samples=2)
+    phases = [each.phase for each in told]
+    assert phases == sorted(phases)
+    assert phases[0] == pb.REBUILD_PHASE_CLEARING
+    assert phases[-1] == pb.REBUILD_PHASE_SERVING
+    assert told[-1].serving == before.counts
+    assert told[-1].rebuilt == pb.GraphCounts(items=3, users=2, relations=3, links=3)
+    assert (told[-1].sampled, told[-1].agreeing) == (2, 0)
+    after = await films.call("DescribeGraph", pb.DescribeGraphRequest())
+    assert after.counts == told[-1].rebuilt
+    assert after.serving != before.serving
+    (answer,) = await films.related(pb.RelatedItemsRequest.Query(tenant="t", item_key=KEYS["a"]))
+    assert set(unpack_keys(answer.item_keys, field="keys").tolist()) == {KEYS["e"], KEYS["f"]}, "the cache is new too"
+
+
+async def test_it_is_built_again_from_the_log(films: Service) -> None:
+    told = await films.rebuild(source=pb.REBUILD_SOURCE_LOG, least_percent=0)
+    assert told[-1].rebuilt == pb.GraphCounts(items=2, users=0, relations=0, links=2)
+
+
+async def test_a_graph_that_lacks_too_much_does_not_serve(films: Service) -> None:
+    before = await films.call("DescribeGraph", pb.DescribeGraphRequest())
+    with pytest.raises(FailedPreconditionError) as caught:
+        await films.rebuild(source=pb.REBUILD_SOURCE_LOG)
+    assert caught.value.field == "least_percent"
+    assert await films.call("DescribeGraph", pb.DescribeGraphRequest()) == before
+
+
+async def test_a_source_that_fails_leaves_the_old_graph(films: Service) -> None:
+    before = await films.call("DescribeGraph", pb.DescribeGraphRequest())
+    with pytest.raises(UnavailableError):
+        await films.rebuild(tenants=["broken"], least_percent=0)
+    assert await films.call("DescribeGraph", pb.DescribeGraphRequest()) == before
+    assert (await films.rebuild(tenants=["t"], least_percent=0))[-1].rebuilt.items == 3
+
+
+async def test_who_stops_listening_gives_it_up_and_the_next_begins_anew(films: Service) -> None:
+    before = await films.call("DescribeGraph", pb.DescribeGraphRequest())
+    async with aclosing(films.rebuilding(tenants=["t", "slow"], least_percent=0)) as told:
+        async for progress in told:
+            if progress.phase == pb.REBUILD_PHASE_INTERACTIONS:
+                with pytest.raises(FailedPreconditionError, match="under way"):
+                    await films.rebuild(tenants=["t"], least_percent=0)
+                break
+    assert await films.call("DescribeGraph", pb.DescribeGraphRequest()) == before
+    told_again = await eventually(lambda: films.rebuild_or_nothing(tenants=["t"], least_percent=0))
+    assert told_again[-1].phase == pb.REBUILD_PHASE_SERVING
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"source": 9}, "source"),
+        ({"tenants": [""]}, "tenants"),
+        ({"tenants": ["t"] * 1_001}, "tenants"),
+        ({"samples": 1_001}, "samples"),
+        ({"least_percent": 101}, "least_percent"),
+    ],
+)
+async def test_a_rebuild_that_cannot_be_right_is_refused(service: Service, fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        await service.rebuild(**fields)
+    assert caught.value.field == named

@@ -25,7 +25,8 @@ from graph_service.domain.graph import (
     PutItem,
     node_key,
 )
-from graph_service.domain.ports import GraphPath, GraphStore, RelatedItems, RelatednessRule
+from graph_service.domain.ports import GraphCounts, GraphPath, GraphStore, RelatedItems, RelatednessRule
+from servicekit.errors import NotFoundError
 
 RULE = RelatednessRule(genre_damping=0.5, user_damping=0.5)
 NODES = NodeRule({NodeKind.PERSON: ("directors",), NodeKind.GENRE: ("genres",), NodeKind.COUNTRY: ("countries",)})
@@ -318,13 +319,90 @@ class GraphStoreContract:
         assert int(path.through) == pytest.approx(1_000, rel=0.15)
         assert path.share == pytest.approx(1_000 * 2**-0.5 / 1_500, rel=0.15)
 
+    # --- built again ---
+
+    async def test_it_counts_what_it_holds(self, store: GraphStore) -> None:
+        assert await store.counts() == GraphCounts(0, 0, 0, 0)
+        await store.apply(
+            [put(1, genres=("Drama", "Noir")), put(2, genres=("Drama",)), put(3), DeletedItem(3, "t", 20)]
+        )
+        await store.apply([took(7, 1), took(7, 2), took(8, 9), took(9, 1, weight=-1.0)])
+        assert await store.counts() == GraphCounts(items=2, users=2, relations=3, links=3)
+
+    async def test_a_rebuilt_graph_serves_from_one_moment_on(self, store: GraphStore) -> None:
+        await store.apply([put(1, genres=("Drama",)), put(2, genres=("Drama",)), put(3, genres=("Drama",)), took(7, 1)])
+        before = await store.serving()
+        rebuild = await store.begin_rebuild()
+        assert await rebuild.counts() == GraphCounts(0, 0, 0, 0)
+        await rebuild.fill([put(1, genres=("Drama",)), put(2, genres=("Drama",)), took(7, 2)])
+        assert await rebuild.counts() == GraphCounts(items=2, users=1, relations=1, links=2)
+        assert (await rebuild.related(keys(1), RULE))[0].keys.tolist() == [2]
+        assert sorted(await related_to(store, 1)) == [2, 3]
+        await rebuild.finish()
+        await rebuild.abandon()
+        assert await store.serving() != before
+        assert sorted(await related_to(store, 1)) == [2]
+        assert await store.counts() == GraphCounts(items=2, users=1, relations=1, links=2)
+        assert list(await store.facts(keys(1, 2, 3))) == [1, 2]
+        assert (await store.busiest_items(9)).tolist() == [2]
+        assert [path.through for path in await store.paths(keys(1), keys(2), RULE)] == ["Drama"]
+
+    async def test_what_is_written_during_a_rebuild_goes_to_both(self, store: GraphStore) -> None:
+        await store.apply([put(1, genres=("Drama",)), put(2, genres=("Drama",))])
+        rebuild = await store.begin_rebuild()
+        applied = await store.apply(
+            [put(1, at_ms=20, genres=("Noir",)), took(7, 1), took(7, 2), DeletedItem(5, "t", 20)]
+        )
+        assert set(applied.facts) == {1, 5}
+        assert sorted(await related_to(store, 1)) == [2]
+        await rebuild.fill([put(1, genres=("Drama",)), put(2, genres=("Drama",)), put(5, genres=("Noir",))])
+        await rebuild.finish()
+        assert await related_to(store, 1) == {2: pytest.approx([0, 0, 2**-0.5])}
+        assert (await store.facts(keys(5)))[5].visible_from_ms == NEVER_MS
+
+    async def test_an_abandoned_rebuild_leaves_nothing(self, store: GraphStore) -> None:
+        await store.apply([put(1)])
+        rebuild = await store.begin_rebuild()
+        await rebuild.fill([put(key) for key in range(2, 9)])
+        await rebuild.abandon()
+        await store.apply([put(2)])
+        with pytest.raises(NotFoundError):
+            await rebuild.fill([put(3)])
+        with pytest.raises(NotFoundError):
+            await rebuild.finish()
+        assert await store.counts() == GraphCounts(items=2, users=0, relations=0, links=0)
+        again = await store.begin_rebuild()
+        assert await again.counts() == GraphCounts(0, 0, 0, 0)
+        await again.abandon()
+
+    async def test_a_later_rebuild_takes_the_place_of_an_unfinished_one(self, store: GraphStore) -> None:
+        first = await store.begin_rebuild()
+        await first.fill([put(1), took(7, 1)])
+        second = await store.begin_rebuild()
+        assert await second.counts() == GraphCounts(0, 0, 0, 0)
+        with pytest.raises(NotFoundError):
+            await first.fill([put(2)])
+        await first.abandon()
+        await second.fill([put(3)])
+        await second.finish()
+        assert list(await store.facts(keys(1, 2, 3))) == [3]
+
+    async def test_it_is_rebuilt_again_and_again(self, store: GraphStore) -> None:
+        for turn in range(3):
+            rebuild = await store.begin_rebuild()
+            await rebuild.fill([put(10 + turn), took(7, 10 + turn), took(7, 20)])
+            await rebuild.finish()
+            await store.apply([took(8, 20)])
+            assert sorted(await related_to(store, 20)) == [10 + turn]
+            assert await store.counts() == GraphCounts(items=1, users=2, relations=3, links=0)
+
     # --- the whole ---
 
     async def test_it_agrees_with_the_reference_on_a_random_graph(self, store: GraphStore) -> None:
         reference = MemoryGraphStore()
         rng = random.Random(5)
         for _ in range(6):
-            batch = [_random_mutation(rng) for _ in range(150)]
+            batch = [random_mutation(rng) for _ in range(150)]
             await store.apply(batch)
             await reference.apply(batch)
         rule = replace(
@@ -342,7 +420,7 @@ class GraphStoreContract:
 
     async def test_any_order_of_changes_gives_the_same_graph(self, store: GraphStore) -> None:
         rng = random.Random(8)
-        changes = [_random_mutation(rng, at_ms=at_ms) for at_ms in range(1, 400)]
+        changes = [random_mutation(rng, at_ms=at_ms) for at_ms in range(1, 400)]
         reference = MemoryGraphStore()
         await reference.apply(changes)
         rng.shuffle(changes)
@@ -355,7 +433,7 @@ class GraphStoreContract:
             assert_same(mine, theirs)
 
 
-def _random_mutation(rng: random.Random, at_ms: int = 0) -> Mutation:
+def random_mutation(rng: random.Random, at_ms: int = 0) -> Mutation:
     at_ms = at_ms or rng.randrange(1, 1_000)
     kind = rng.random()
     item = rng.randrange(1, 61)

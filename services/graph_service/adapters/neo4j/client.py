@@ -112,7 +112,7 @@ class Neo4jClient:
         while True:
             left_s = max(_LOOK_S, give_up - time.monotonic())
             try:
-                await self._do(lambda transaction: transaction.run("graph_state"), neo4j.READ_ACCESS, left_s)
+                await self._do(lambda transaction: transaction.run("ping"), neo4j.READ_ACCESS, left_s)
             except ServiceError as error:
                 refused = startup_error_from_neo4j(error.__cause__, self._options.url)
                 if refused is not None:

@@ -17,7 +17,7 @@ class KnownDegrees:
 
     def __init__(self, capacity: int, max_age_s: float, *, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._capacity = capacity
-        self._half_life_s = max_age_s / 2
+        self._max_age_s = max_age_s
         self._monotonic_s = monotonic_s
         # Two halves by age: the older one is dropped as a whole.
         self._young: dict[int, int] = {}
@@ -25,9 +25,13 @@ class KnownDegrees:
         self._turned_at_s = monotonic_s()
         self._readings: list[set[int]] = []
 
+    def anew(self) -> "KnownDegrees":
+        """Give an empty one of the same size."""
+        return KnownDegrees(self._capacity, self._max_age_s, monotonic_s=self._monotonic_s)
+
     def known(self, keys: Keys) -> dict[int, int]:
         """Give the degrees of those items that are remembered."""
-        if self._monotonic_s() - self._turned_at_s > self._half_life_s:
+        if self._monotonic_s() - self._turned_at_s > self._max_age_s / 2:
             self._young, self._old = {}, self._young
             self._turned_at_s = self._monotonic_s()
         young, old = self._young, self._old

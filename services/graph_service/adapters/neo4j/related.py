@@ -55,19 +55,26 @@ class RelatedReader:
         self._client = client
         self._degrees = degrees
 
-    async def related(self, item_keys: Keys, rule: RelatednessRule) -> list[RelatedItems]:
-        """Compute the related items of each item; keys may repeat. Works in parts that hold MAX_EDGES at most."""
+    def anew(self) -> "RelatedReader":
+        """Give a reader that remembers nothing of what this one does."""
+        return RelatedReader(self._client, self._degrees.anew())
+
+    async def related(self, item_keys: Keys, rule: RelatednessRule, *, slot: int | None = None) -> list[RelatedItems]:
+        """Compute the related items of each item in the graph of a slot, or in the one that serves; keys may repeat.
+
+        Works in parts that hold MAX_EDGES at most.
+        """
         distinct, places = np.unique(item_keys, return_inverse=True)
-        found = await self._related(distinct, rule)
+        found = await self._related(distinct, rule, slot)
         return [found[place] for place in places]
 
-    async def _related(self, keys: Keys, rule: RelatednessRule) -> list[RelatedItems]:
+    async def _related(self, keys: Keys, rule: RelatednessRule, slot: int | None) -> list[RelatedItems]:
         if not len(keys):
             return []
-        around = await self._client.read(lambda transaction: _read(transaction, keys, rule))
+        around = await self._client.read(lambda transaction: _read(transaction, keys, rule, slot))
         if around.users is None:
             half = len(keys) // 2
-            return await self._related(keys[:half], rule) + await self._related(keys[half:], rule)
+            return await self._related(keys[:half], rule, slot) + await self._related(keys[half:], rule, slot)
         reached, place = np.unique(around.users.values, return_inverse=True)
         degrees = await self._degrees_of(reached, around.slot)
         items = [around.items.get(key, _UNKNOWN) for key in keys.tolist()]
@@ -107,8 +114,8 @@ def in_slot(keys: Keys, slot: int) -> list[int]:
     return slotted
 
 
-async def _read(transaction: Transaction, keys: Keys, rule: RelatednessRule) -> _Surrounded:
-    row = await transaction.one("related_items", keys=keys.tolist())
+async def _read(transaction: Transaction, keys: Keys, rule: RelatednessRule, asked: int | None) -> _Surrounded:
+    row = await transaction.one("related_items", keys=keys.tolist(), slot=asked)
     if row is None:
         return _Surrounded(0, {}, Lists.unpack((), 0), {})
     slot, rows = row

@@ -10,10 +10,11 @@ from graph_service.adapters.neo4j import writes
 from graph_service.adapters.neo4j.client import Neo4jClient, Neo4jOptions, Transaction
 from graph_service.adapters.neo4j.degrees import KnownDegrees
 from graph_service.adapters.neo4j.paths import read_paths
+from graph_service.adapters.neo4j.rebuild import LEASE_MS, SLOTS, Neo4jGraphRebuild, count
 from graph_service.adapters.neo4j.related import RelatedReader
 from graph_service.adapters.neo4j.schema import Neo4jMigrationTarget, migrations
 from graph_service.domain.graph import FilterableItem, ItemFacts, Keys, Mutation
-from graph_service.domain.ports import Applied, GraphPath, RelatedItems, RelatednessRule
+from graph_service.domain.ports import Applied, GraphCounts, GraphPath, RelatedItems, RelatednessRule
 from servicekit.filters import AttributeValue
 from servicekit.migrations import check
 
@@ -34,6 +35,7 @@ class Neo4jGraphStore:
         self._client = client
         self._degrees = KnownDegrees(known_degrees, known_for_s)
         self._related = RelatedReader(client, self._degrees)
+        self._served_last = ""
 
     @classmethod
     async def open(cls, options: Neo4jOptions, *, known_degrees: int, known_for_s: float, patience_s: float) -> Self:
@@ -57,9 +59,12 @@ class Neo4jGraphStore:
             return _NOTHING
 
         async def work(transaction: Transaction) -> Applied:
-            row = await transaction.one("graph_state")
-            slot = row[0] if row else 0
-            return await writes.apply(transaction, slot, mutations)
+            slot, is_filled = await _state(transaction)
+            # In one order, whichever serves, so that two replicas do not wait for each other.
+            applied = {
+                each: await writes.apply(transaction, each, mutations) for each in SLOTS if each == slot or is_filled
+            }
+            return applied[slot]
 
         applied = await self._client.write(work)
         self._degrees.forget(applied.new_edges)
@@ -101,6 +106,22 @@ class Neo4jGraphStore:
         """See GraphStore."""
         return np.array(await self._collected("busiest_items", limit=limit), dtype=np.int64)
 
+    async def counts(self) -> GraphCounts:
+        """See GraphStore."""
+        return await count(self._client, (await self._client.read(_state))[0])
+
+    async def serving(self) -> str:
+        """See GraphStore."""
+        name = str((await self._client.read(_state))[0])
+        if name != self._served_last:
+            self._degrees.clear()
+        self._served_last = name
+        return name
+
+    async def begin_rebuild(self) -> Neo4jGraphRebuild:
+        """See GraphStore."""
+        return await Neo4jGraphRebuild.begin(self._client, self._related.anew())
+
     async def close(self) -> None:
         """See GraphStore."""
         await self._client.close()
@@ -108,6 +129,11 @@ class Neo4jGraphStore:
     async def _collected(self, query: str, **parameters: Any) -> Sequence[Any]:
         row = await self._client.read(lambda transaction: transaction.one(query, **parameters))
         return row[0] if row else ()
+
+
+async def _state(transaction: Transaction) -> tuple[int, bool]:
+    row = await transaction.one("graph_state", lease_ms=LEASE_MS)
+    return (row[0], bool(row[1])) if row else (SLOTS[0], False)
 
 
 def _facts(rows: Sequence[Any]) -> dict[int, ItemFacts]:

@@ -1,3 +1,4 @@
-// Which graph serves, and which one is being built.
+// Which graph serves, and whether the other one is being filled: then it is written along, for as long as the rebuild
+// lives.
 MATCH (graph:Graph {name: 'graph'})
-RETURN graph.slot AS slot, graph.building AS building
+RETURN graph.slot AS slot, graph.fills AND timestamp() - graph.rebuild_at_ms < $lease_ms AS is_filled

@@ -1,5 +1,5 @@
-// Items with their newest users and their nodes; keys that nobody knows are missing.
+// Items with their newest users and their nodes, in the graph that serves or in that of a slot; unknown ones are missing.
 MATCH (graph:Graph {name: 'graph'})
 UNWIND $keys AS key
-MATCH (item:Item {key: key + graph.slot})
-RETURN graph.slot AS slot, collect([key, item.users, item.newest_users, item.nodes]) AS items
+MATCH (item:Item {key: key + coalesce($slot, graph.slot)})
+RETURN coalesce($slot, graph.slot) AS slot, collect([key, item.users, item.newest_users, item.nodes]) AS items

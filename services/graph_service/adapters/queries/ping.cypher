@@ -1,0 +1,2 @@
+// Asks whether the server answers.
+RETURN 1 AS one
