@@ -68,7 +68,7 @@ test: $(INSTALLED) proto $(WARMED) ## Run all tests but those that need real ser
 servers: $(INSTALLED) ## Fetch and start Kafka, Cassandra, Neo4j, Redis, Qdrant's wire and S3 for the tests; what is up stays up
 	$(SERVERS) up
 
-servers-stop: $(INSTALLED) ## Stop the servers; their data stays in .servers
+servers-stop: ## Stop the servers; their data stays in .servers
 	$(SERVERS) down
 
 test-integration: $(INSTALLED) proto $(WARMED) ## Run the tests that need `make servers`, and every port's promises on every adapter
