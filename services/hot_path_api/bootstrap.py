@@ -179,8 +179,12 @@ async def gateway(
         }
         channels, peers = {}, {}
         for name, endpoint in endpoints.items():
-            channels[name] = await stack.enter_async_context(RpcChannel(endpoint, name=name, breaker=_breaker(name)))
-            peers[name] = GrpcPeer(await stack.enter_async_context(RpcChannel(endpoint, name=f"{name}.health")))
+            channels[name] = await stack.enter_async_context(
+                RpcChannel(endpoint, name=name, breaker=_breaker(name), tls=settings.tls)
+            )
+            peers[name] = GrpcPeer(
+                await stack.enter_async_context(RpcChannel(endpoint, name=f"{name}.health", tls=settings.tls))
+            )
         in_flight = settings.batches_in_flight
         profiles = ProfileStoreClient(channels["profile_store"], history_limit=settings.history_limit)
         index = VectorSearchClient(channels["vector_search"], in_flight=in_flight)

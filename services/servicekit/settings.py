@@ -2,10 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from servicekit.rpc.tls import TlsFiles
 
 BAD_SETTINGS_EXIT_CODE = 2
 
@@ -76,6 +78,31 @@ class ServiceSettings(BaseSettings):
     """Seconds that a start waits for a store that cannot be reached, before it gives up."""
     shutdown_grace_s: float = Field(default=10.0, ge=0.0)
     """Seconds that calls in flight may take to finish when the service stops."""
+    tls_cert_file: Path | None = None
+    """PEM file of the certificate that this service shows other services; with the next two it switches TLS on."""
+    tls_key_file: Path | None = None
+    """PEM file of its private key."""
+    tls_ca_file: Path | None = None
+    """PEM file of the authority that signs the certificates of all services."""
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """Give the files of TLS between services; None without it."""
+        if self.tls_cert_file is None or self.tls_key_file is None or self.tls_ca_file is None:
+            return None
+        return TlsFiles(self.tls_cert_file, self.tls_key_file, self.tls_ca_file)
+
+    @model_validator(mode="after")
+    def _has_all_tls_files(self) -> Self:
+        files = {
+            "TLS_CERT_FILE": self.tls_cert_file,
+            "TLS_KEY_FILE": self.tls_key_file,
+            "TLS_CA_FILE": self.tls_ca_file,
+        }
+        missing = [name for name, path in files.items() if path is None]
+        if missing and len(missing) < len(files):
+            raise ValueError(f"TLS needs {', '.join(missing)} as well")
+        return self
 
 
 S = TypeVar("S", bound=BaseSettings)
