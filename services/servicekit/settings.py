@@ -1,8 +1,9 @@
 """Settings from environment variables: typed, frozen, and told in one line each when they are wrong."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -10,6 +11,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from servicekit.rpc.tls import TlsFiles
 
 BAD_SETTINGS_EXIT_CODE = 2
+EXAMPLE_PREFIX = "example-"
+"""With this every secret begins that stands in a file of the repository."""
+_WELL_KNOWN = frozenset(
+    {"admin", "cassandra", "changeme", "change-me", "neo4j", "password", "scylla", "secret", "test"}
+)
 
 
 def _embedded_log(validated: dict[str, Any]) -> str:
@@ -23,10 +29,17 @@ class ServiceSettings(BaseSettings):
     may pass on what it does not set.
     """
 
+    secrets_of: ClassVar[Mapping[str, str]] = {}
+    """For each secret that production needs the setting of the address that it is for."""
+
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True, populate_by_name=True
     )
 
+    environment: Literal["development", "production"] = "development"
+    """In production no secret may be missing where one is needed, nor be one that stands in an example."""
+    region: str = ""
+    """Where this runs, in metrics and in refusals."""
     host: str = "127.0.0.1"
     """Address that the service listens on."""
     grpc_port: int = Field(default=0, ge=0, le=65535)
@@ -93,6 +106,21 @@ class ServiceSettings(BaseSettings):
         return TlsFiles(self.tls_cert_file, self.tls_key_file, self.tls_ca_file)
 
     @model_validator(mode="after")
+    def _keeps_its_secrets(self) -> Self:
+        if self.environment != "production":
+            return self
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr) and is_example(value.get_secret_value()):
+                raise ValueError(
+                    f"{name.upper()} is the value of an example; ENVIRONMENT=production wants one of its own"
+                )
+        for secret, address in self.secrets_of.items():
+            if getattr(self, address) and not getattr(self, secret).get_secret_value():
+                raise ValueError(f"{secret.upper()} is empty; ENVIRONMENT=production wants one for {address.upper()}")
+        return self
+
+    @model_validator(mode="after")
     def _has_all_tls_files(self) -> Self:
         files = {
             "TLS_CERT_FILE": self.tls_cert_file,
@@ -103,6 +131,11 @@ class ServiceSettings(BaseSettings):
         if missing and len(missing) < len(files):
             raise ValueError(f"TLS needs {', '.join(missing)} as well")
         return self
+
+
+def is_example(secret: str) -> bool:
+    """Tell whether a secret is none, because everybody has read it."""
+    return secret.lower().startswith(EXAMPLE_PREFIX) or secret.lower() in _WELL_KNOWN
 
 
 S = TypeVar("S", bound=BaseSettings)
@@ -119,6 +152,8 @@ def load_settings(kind: type[S]) -> S:
                 continue  # a default that is made of another value, which has a line of its own
             if problem["type"] == "missing":
                 sys.stderr.write(f"{name} is not set, and there is no default\n")
+            elif not name:  # what is wrong with several together says itself which; the input would hold all secrets
+                sys.stderr.write(f"{problem['msg'].removeprefix('Value error, ')}\n")
             else:
                 sys.stderr.write(f"{name} is {problem['input']!r}: {problem['msg']}\n")
         raise SystemExit(BAD_SETTINGS_EXIT_CODE) from error
