@@ -186,8 +186,12 @@ async def run(settings: GpuWorkerSettings, stop: asyncio.Event) -> None:
         wiring = Wiring(
             settings,
             log=log,
-            vectors=await opened.enter_async_context(RpcChannel(settings.vector_db_endpoint, name="vector_search")),
-            profiles=await opened.enter_async_context(RpcChannel(settings.agentdb_endpoint, name="profile_store")),
+            vectors=await opened.enter_async_context(
+                RpcChannel(settings.vector_db_endpoint, name="vector_search", tls=settings.tls)
+            ),
+            profiles=await opened.enter_async_context(
+                RpcChannel(settings.agentdb_endpoint, name="profile_store", tls=settings.tls)
+            ),
             encoder=encoder,
             trainer=ProcessTrainer(
                 folder / "training",

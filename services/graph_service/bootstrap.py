@@ -194,6 +194,7 @@ def make_server(settings: GraphServiceSettings, graph: Graph, rebuilder: GraphRe
             GraphServicer(graph.use_cases, graph.reader, rebuilder), server
         ),
         shutdown_grace_s=settings.shutdown_grace_s,
+        tls=settings.tls,
     )
 
 

@@ -1,7 +1,7 @@
 """Wires the gateway."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from hot_path_api.adapters.gpu_worker import GpuWorkerClient
 from hot_path_api.adapters.graph_service import GraphServiceClient
 from hot_path_api.adapters.local_answer_cache import LocalAnswerCache
 from hot_path_api.adapters.local_rate_limiter import LocalRateLimiter
+from hot_path_api.adapters.no_graph import NoGraph
 from hot_path_api.adapters.peers import GrpcPeer
 from hot_path_api.adapters.profile_store import ProfileStoreClient
 from hot_path_api.adapters.vector_search import VectorSearchClient
@@ -20,6 +21,7 @@ from hot_path_api.api.health import HealthRoutes
 from hot_path_api.api.interactions import InteractionRoutes
 from hot_path_api.api.items import ItemRoutes
 from hot_path_api.api.kept_lists import PublicLists
+from hot_path_api.api.problems import WriteFencedError
 from hot_path_api.api.recommendations import RecommendationRoutes
 from hot_path_api.application.attributes import KnownAttributes
 from hot_path_api.application.catalogue import Catalogue
@@ -38,11 +40,11 @@ from hot_path_api.application.selector import Selector
 from hot_path_api.application.served import ServedLists
 from hot_path_api.application.shared_answers import SharedAnswers
 from hot_path_api.application.similar import SimilarItems, TextSearch
-from hot_path_api.application.sources import GraphSource, TrendingSource, VectorSource
+from hot_path_api.application.sources import CandidateSource, GraphSource, TrendingSource, VectorSource
 from hot_path_api.application.stock import Stock
 from hot_path_api.application.writing import InteractionWriter, ItemWriter, WriteTimeouts
 from hot_path_api.consumer import TOPICS, ChangeListener
-from hot_path_api.domain.ports import AnswerCache, RateLimiter
+from hot_path_api.domain.ports import AnswerCache, Graph, RateLimiter, VectorIndex
 from hot_path_api.server import HttpServer
 from hot_path_api.settings import Settings
 from servicekit.clock import Clock, SystemClock
@@ -111,6 +113,22 @@ def _shared_answers(
     )
 
 
+def _fence(settings: Settings) -> WriteFencedError | None:
+    if not settings.writes_fenced:
+        return None
+    here = f"region {settings.region}" if settings.region else "this region"
+    return WriteFencedError(f"{here} takes no writes; send them to {settings.primary_url or 'the primary region'}")
+
+
+def _graph_and_sources(
+    settings: Settings, index: VectorIndex, channels: Mapping[str, RpcChannel]
+) -> tuple[Graph, list[CandidateSource]]:
+    if not settings.graph_enabled:
+        return NoGraph(), [VectorSource(index)]
+    graph = GraphServiceClient(channels["graph_service"], candidates=settings.graph_candidates)
+    return graph, [VectorSource(index), GraphSource(graph)]
+
+
 class Gateway:
     """The running gateway: its server, and what goes on beside it."""
 
@@ -174,17 +192,22 @@ async def gateway(
         endpoints = {
             "profile_store": settings.agentdb_endpoint,
             "vector_search": settings.vector_db_endpoint,
-            "graph_service": settings.graph_db_endpoint,
             "gpu_worker": settings.gpu_worker_endpoint,
         }
+        if settings.graph_enabled:
+            endpoints["graph_service"] = settings.graph_db_endpoint
         channels, peers = {}, {}
         for name, endpoint in endpoints.items():
-            channels[name] = await stack.enter_async_context(RpcChannel(endpoint, name=name, breaker=_breaker(name)))
-            peers[name] = GrpcPeer(await stack.enter_async_context(RpcChannel(endpoint, name=f"{name}.health")))
+            channels[name] = await stack.enter_async_context(
+                RpcChannel(endpoint, name=name, breaker=_breaker(name), tls=settings.tls)
+            )
+            peers[name] = GrpcPeer(
+                await stack.enter_async_context(RpcChannel(endpoint, name=f"{name}.health", tls=settings.tls))
+            )
         in_flight = settings.batches_in_flight
         profiles = ProfileStoreClient(channels["profile_store"], history_limit=settings.history_limit)
         index = VectorSearchClient(channels["vector_search"], in_flight=in_flight)
-        graph = GraphServiceClient(channels["graph_service"], candidates=settings.graph_candidates)
+        graph, sources = _graph_and_sources(settings, index, channels)
         encoder = GpuWorkerClient(channels["gpu_worker"])
         for client in (profiles, index, encoder):
             stack.push_async_callback(client.close)
@@ -208,9 +231,7 @@ async def gateway(
         repeated: RepeatedWrites[Answer] = RepeatedWrites()
         timeouts = WriteTimeouts()
         limits = Limits(budget_s=settings.time_budget_ms / 1000, candidates=settings.candidates)
-        retrieval = Retrieval(
-            profiles, (VectorSource(index), GraphSource(graph)), clock=clock, limits=limits, in_flight=in_flight
-        )
+        retrieval = Retrieval(profiles, sources, clock=clock, limits=limits, in_flight=in_flight)
         stack.push_async_callback(retrieval.close)
         pipeline = Pipeline(
             retrieval=retrieval,
@@ -264,6 +285,7 @@ async def gateway(
             keys={settings.api_key.get_secret_value(): settings.tenant} if settings.auth_required else None,
             open_tenant=settings.tenant,
             gate=Gate(rate_limits) if rate_limits is not None else None,
+            fence=_fence(settings),
         )
         server = HttpServer(
             app,

@@ -20,6 +20,8 @@ class Settings(ServiceSettings):
     """Where graph_service is, as host:port."""
     agentdb_endpoint: str = "127.0.0.1:50053"
     """Where profile_store is, as host:port."""
+    graph_enabled: bool = True
+    """Whether there is a graph_service; a region without one makes its lists without the graph, and lacks nothing."""
     gpu_worker_endpoint: str = "127.0.0.1:50054"
     """Where gpu_worker is, as host:port."""
 
@@ -62,6 +64,10 @@ class Settings(ServiceSettings):
     """Requests a second for one user; 0: no limit."""
     rate_limit_user_burst: int = Field(default=0, ge=0)
     """Requests for one user at once; 0: those of a second."""
+    writes_fenced: bool = False
+    """Whether writes are refused, because another region takes them."""
+    primary_url: str = ""
+    """Where writes are taken instead; told to those who are refused."""
     drain_s: float = Field(default=0.0, ge=0.0)
     """Seconds between saying "not ready" and closing the door, so that load balancers look in between."""
 

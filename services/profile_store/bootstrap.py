@@ -63,6 +63,7 @@ def make_server(settings: ProfileStoreSettings, service: ProfileService) -> Grpc
             ProfileStoreServicer(service), server
         ),
         shutdown_grace_s=settings.shutdown_grace_s,
+        tls=settings.tls,
     )
 
 

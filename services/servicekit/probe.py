@@ -6,6 +6,9 @@ from collections.abc import Sequence
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from servicekit.rpc.tls import client_credentials
+from servicekit.settings import ServiceSettings
+
 TIMEOUT_S = 2.0
 USAGE = "usage: python -m servicekit.probe HOST:PORT [SERVICE]\n"
 
@@ -16,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(USAGE)
         return 2
     request = health_pb2.HealthCheckRequest(service="".join(arguments[1:]))
-    with grpc.insecure_channel(arguments[0], options=(("grpc.enable_http_proxy", 0),)) as channel:
+    with _connect(arguments[0]) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]  # the stubs lack it
                 request, timeout=TIMEOUT_S
@@ -25,6 +28,15 @@ def main(arguments: Sequence[str]) -> int:
             sys.stderr.write(f"{arguments[0]}: {error}\n")
             return 1
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
+
+
+def _connect(target: str) -> grpc.Channel:
+    """Connect as the service's own settings say: in the clear, or with the service's certificate."""
+    tls = ServiceSettings().tls
+    options = (("grpc.enable_http_proxy", 0),)
+    if tls is None:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, client_credentials(tls), options=options)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,21 @@
 """Settings from environment variables: typed, frozen, and told in one line each when they are wrong."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from servicekit.rpc.tls import TlsFiles
+
 BAD_SETTINGS_EXIT_CODE = 2
+EXAMPLE_PREFIX = "example-"
+"""With this every secret begins that stands in a file of the repository."""
+_WELL_KNOWN = frozenset(
+    {"admin", "cassandra", "changeme", "change-me", "neo4j", "password", "scylla", "secret", "test"}
+)
 
 
 def _embedded_log(validated: dict[str, Any]) -> str:
@@ -21,10 +29,17 @@ class ServiceSettings(BaseSettings):
     may pass on what it does not set.
     """
 
+    secrets_of: ClassVar[Mapping[str, str]] = {}
+    """For each secret that production needs the setting of the address that it is for."""
+
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True, populate_by_name=True
     )
 
+    environment: Literal["development", "production"] = "development"
+    """In production no secret may be missing where one is needed, nor be one that stands in an example."""
+    region: str = ""
+    """Where this runs, in metrics and in refusals."""
     host: str = "127.0.0.1"
     """Address that the service listens on."""
     grpc_port: int = Field(default=0, ge=0, le=65535)
@@ -76,6 +91,51 @@ class ServiceSettings(BaseSettings):
     """Seconds that a start waits for a store that cannot be reached, before it gives up."""
     shutdown_grace_s: float = Field(default=10.0, ge=0.0)
     """Seconds that calls in flight may take to finish when the service stops."""
+    tls_cert_file: Path | None = None
+    """PEM file of the certificate that this service shows other services; with the next two it switches TLS on."""
+    tls_key_file: Path | None = None
+    """PEM file of its private key."""
+    tls_ca_file: Path | None = None
+    """PEM file of the authority that signs the certificates of all services."""
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """Give the files of TLS between services; None without it."""
+        if self.tls_cert_file is None or self.tls_key_file is None or self.tls_ca_file is None:
+            return None
+        return TlsFiles(self.tls_cert_file, self.tls_key_file, self.tls_ca_file)
+
+    @model_validator(mode="after")
+    def _keeps_its_secrets(self) -> Self:
+        if self.environment != "production":
+            return self
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr) and is_example(value.get_secret_value()):
+                raise ValueError(
+                    f"{name.upper()} is the value of an example; ENVIRONMENT=production wants one of its own"
+                )
+        for secret, address in self.secrets_of.items():
+            if getattr(self, address) and not getattr(self, secret).get_secret_value():
+                raise ValueError(f"{secret.upper()} is empty; ENVIRONMENT=production wants one for {address.upper()}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_all_tls_files(self) -> Self:
+        files = {
+            "TLS_CERT_FILE": self.tls_cert_file,
+            "TLS_KEY_FILE": self.tls_key_file,
+            "TLS_CA_FILE": self.tls_ca_file,
+        }
+        missing = [name for name, path in files.items() if path is None]
+        if missing and len(missing) < len(files):
+            raise ValueError(f"TLS needs {', '.join(missing)} as well")
+        return self
+
+
+def is_example(secret: str) -> bool:
+    """Tell whether a secret is none, because everybody has read it."""
+    return secret.lower().startswith(EXAMPLE_PREFIX) or secret.lower() in _WELL_KNOWN
 
 
 S = TypeVar("S", bound=BaseSettings)
@@ -92,6 +152,8 @@ def load_settings(kind: type[S]) -> S:
                 continue  # a default that is made of another value, which has a line of its own
             if problem["type"] == "missing":
                 sys.stderr.write(f"{name} is not set, and there is no default\n")
+            elif not name:  # what is wrong with several together says itself which; the input would hold all secrets
+                sys.stderr.write(f"{problem['msg'].removeprefix('Value error, ')}\n")
             else:
                 sys.stderr.write(f"{name} is {problem['input']!r}: {problem['msg']}\n")
         raise SystemExit(BAD_SETTINGS_EXIT_CODE) from error

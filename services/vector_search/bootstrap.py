@@ -202,6 +202,7 @@ async def run(settings: VectorSearchSettings, stop: asyncio.Event) -> None:
             service_names=(SERVICE_NAME,),
             register=lambda server: pb_grpc.add_VectorSearchServiceServicer_to_server(service.servicer(), server),
             shutdown_grace_s=settings.shutdown_grace_s,
+            tls=settings.tls,
         )
         await opened.enter_async_context(server)
         opened.enter_context(serve_metrics(settings.metrics_port, settings.host))

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from hot_path_api.api import schemas
 from hot_path_api.api.edge import Edge
 from hot_path_api.api.gate import Gate
-from hot_path_api.api.problems import MEDIA_TYPE, problem
+from hot_path_api.api.problems import MEDIA_TYPE, WriteFencedError, problem
 from hot_path_api.api.routing import EdgeRoute
 
 TITLE = "Recommendations"
@@ -63,7 +63,12 @@ class Routes(Protocol):
 
 
 def create_app(
-    groups: Sequence[Routes], *, keys: Mapping[str, str] | None, open_tenant: str, gate: Gate | None = None
+    groups: Sequence[Routes],
+    *,
+    keys: Mapping[str, str] | None,
+    open_tenant: str,
+    gate: Gate | None = None,
+    fence: WriteFencedError | None = None,
 ) -> Edge:
     """Make the ASGI application.
 
@@ -72,6 +77,7 @@ def create_app(
         keys: The tenant of each API key; None asks for no key.
         open_tenant: The tenant where no key is asked for.
         gate: Counts requests against limits; None where there are none.
+        fence: Why writes are refused; None takes them.
     """
     app = FastAPI(
         title=TITLE,
@@ -92,7 +98,7 @@ def create_app(
         if isinstance(route, EdgeRoute) and "{" not in route.path
         for method in route.methods or ()
     }
-    return Edge(app, literal=literal, keys=keys, open_tenant=open_tenant, gate=gate)
+    return Edge(app, literal=literal, keys=keys, open_tenant=open_tenant, gate=gate, fence=fence)
 
 
 def _add_documentation(app: FastAPI) -> None:

@@ -9,14 +9,17 @@ from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hot_path_api.api.gate import Gate
-from hot_path_api.api.problems import problem_of
+from hot_path_api.api.problems import WriteFencedError, problem_of
 from servicekit import metrics
-from servicekit.errors import UnauthenticatedError
+from servicekit.errors import ServiceError, UnauthenticatedError
 from servicekit.request_id import begin_request
 
 _PROTECTED = "/api/"
 _OPEN = "/api/docs"
 _BEARER = b"bearer "
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_WRITTEN = ("/api/v1/items", "/api/v1/interactions", "/api/v1/interaction-types", "/api/v1/users")
+"""Where other methods change something; elsewhere a POST is a question that is too long for a URL."""
 
 
 class Edge:
@@ -28,6 +31,7 @@ class Edge:
         keys: The tenant of each API key; None lets everybody in as `open_tenant`.
         open_tenant: The tenant of everybody when there are no keys.
         gate: Counts requests against limits; None where there are none.
+        fence: Why writes are refused; None takes them.
     """
 
     def __init__(
@@ -38,7 +42,9 @@ class Edge:
         keys: Mapping[str, str] | None,
         open_tenant: str,
         gate: Gate | None = None,
+        fence: WriteFencedError | None = None,
     ) -> None:
+        self._fence = fence
         self._app = app
         self._gate = gate
         self._literal = literal
@@ -58,10 +64,13 @@ class Edge:
         request_id = scope["request_id"] = begin_request(given_id)
         guarded = path.startswith(_PROTECTED) and not path.startswith(_OPEN)
         tenant = self._tenant(key) if guarded else self._open_tenant
+        refusal: ServiceError | None = None
         if tenant is None:
-            answer = problem_of(
-                UnauthenticatedError("send the API key as X-API-Key or as Authorization: Bearer"), request_id=request_id
-            )
+            refusal = UnauthenticatedError("send the API key as X-API-Key or as Authorization: Bearer")
+        elif self._fence is not None and method not in _READS and path.startswith(_WRITTEN):
+            refusal = self._fence
+        if refusal is not None:
+            answer = problem_of(refusal, request_id=request_id)
             scope["status"] = answer.status
             await answer.send(send, request_id=request_id)
         else:

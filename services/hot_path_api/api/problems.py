@@ -40,6 +40,12 @@ class BodyTooLargeError(ResourceExhaustedError):
     code = "body_too_large"
 
 
+class WriteFencedError(UnavailableError):
+    """This region answers, and another one takes the writes."""
+
+    code = "write_fenced"
+
+
 class InvalidRequestError(InvalidArgumentError):
     """The request has one or several fields that are wrong."""
 
@@ -74,6 +80,7 @@ STATUS_BY_ERROR: Mapping[type[ServiceError], HTTPStatus] = {
     FailedPreconditionError: HTTPStatus.CONFLICT,
     ResourceExhaustedError: HTTPStatus.TOO_MANY_REQUESTS,
     DeadlineExceededError: HTTPStatus.GATEWAY_TIMEOUT,
+    WriteFencedError: HTTPStatus.SERVICE_UNAVAILABLE,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     InternalError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }

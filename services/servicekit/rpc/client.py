@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -18,6 +18,7 @@ from servicekit.request_id import METADATA_KEY, current_request_id
 from servicekit.rpc.breaker import CircuitBreaker
 from servicekit.rpc.errors import error_from_rpc
 from servicekit.rpc.server import MAX_MESSAGE_BYTES
+from servicekit.rpc.tls import ReloadingChannel, TlsFiles
 from servicekit.tasks import is_being_cancelled
 
 # Kept back from the deadline of whoever calls, so that it can still say who was late.
@@ -28,6 +29,7 @@ LEAST_S = 0.002
 FAIR_S = 0.02
 MAX_RETRIES = 2
 _BACKOFF_S = 0.02
+_LOOK_EVERY_S = 1.0  # at the certificates
 
 # The other side did not do its part; everything else is an answer, be it an unwelcome one.
 _FAILURES = frozenset(
@@ -53,6 +55,7 @@ class RpcChannel:
         name: The service's name in metrics and errors.
         breaker: Shared by all calls of this channel; None for callers that must always try.
         max_message_bytes: The largest message in either direction.
+        tls: The certificate to show and the authority to trust; None speaks in the clear.
     """
 
     def __init__(
@@ -62,27 +65,23 @@ class RpcChannel:
         name: str,
         breaker: CircuitBreaker | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        tls: TlsFiles | None = None,
     ) -> None:
         self._name = name
         self._breaker = breaker
         self._latency = metrics.GRPC_CLIENT_LATENCY.labels(name)
         self._counters: dict[grpc.StatusCode, Counter] = {}
-        self.channel: grpc.aio.Channel = grpc.aio.insecure_channel(
-            f"ipv4:{target}" if "," in target else target,
-            options=(
-                ("grpc.lb_policy_name", "round_robin"),
-                ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.max_send_message_length", max_message_bytes),
-                ("grpc.keepalive_time_ms", 20_000),
-                ("grpc.keepalive_timeout_ms", 5_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-                # A killed service is back within a second or two, and must be found then.
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.min_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 1_000),
-                ("grpc.enable_http_proxy", 0),
-            ),
-        )
+        address = f"ipv4:{target}" if "," in target else target
+        options = _options(max_message_bytes)
+        self._reloading: ReloadingChannel | None = None
+        self._look_at = 0.0
+        if tls is None:
+            self.channel: grpc.aio.Channel = grpc.aio.insecure_channel(address, options=options)
+        else:
+            self._reloading = ReloadingChannel(
+                tls, lambda credentials: grpc.aio.secure_channel(address, credentials, options=options)
+            )
+            self.channel = cast("grpc.aio.Channel", self._reloading)  # as far as stubs use one
 
     async def unary(
         self,
@@ -204,6 +203,9 @@ class RpcChannel:
         return left
 
     def _before_call(self) -> None:
+        if self._reloading is not None and time.monotonic() > self._look_at:
+            self._look_at = time.monotonic() + _LOOK_EVERY_S
+            self._reloading.renew_if_changed()
         if self._breaker is not None:
             self._breaker.before_call()
 
@@ -227,6 +229,22 @@ class RpcChannel:
     def _abandoned(self) -> None:
         if self._breaker is not None:
             self._breaker.abandoned()
+
+
+def _options(max_message_bytes: int) -> tuple[tuple[str, Any], ...]:
+    return (
+        ("grpc.lb_policy_name", "round_robin"),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # A killed service is back within a second or two, and must be found then.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        ("grpc.enable_http_proxy", 0),
+    )
 
 
 def _metadata() -> tuple[tuple[str, str], ...] | None:

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from servicekit.errors import FailedPreconditionError
 from servicekit.logs import get_logger
 from servicekit.rpc.calls import HandlerCollector
+from servicekit.rpc.tls import TlsFiles, server_credentials
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
@@ -34,6 +35,7 @@ class GrpcServer:
         register: Adds the servicers by the generated `add_…_to_server` functions; all that it may do with its argument.
         shutdown_grace_s: How long calls in flight may take to finish.
         max_message_bytes: The largest message in either direction.
+        tls: Lets in only those who show a certificate of the same authority; None lets in everybody, without TLS.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class GrpcServer:
         register: Callable[[grpc.aio.Server], None],
         shutdown_grace_s: float = 10.0,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        tls: TlsFiles | None = None,
     ) -> None:
+        self._tls = tls
         self._address = f"{host}:{port}"
         self._service_names = tuple(service_names)
         self._register = register
@@ -81,7 +85,10 @@ class GrpcServer:
         for name in ("", *self._service_names):
             await self._health.set(name, _NOT_SERVING)
         try:
-            self.port = self._server.add_insecure_port(self._address)
+            if self._tls is None:
+                self.port = self._server.add_insecure_port(self._address)
+            else:
+                self.port = self._server.add_secure_port(self._address, server_credentials(self._tls))
         except RuntimeError as error:
             raise FailedPreconditionError(f"cannot listen on {self._address}; does something else?") from error
         await self._server.start()

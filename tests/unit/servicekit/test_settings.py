@@ -1,9 +1,11 @@
 """Settings come from the environment, typed and frozen, and say what is wrong."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 
 from servicekit.settings import BAD_SETTINGS_EXIT_CODE, ServiceSettings, load_settings
 
@@ -33,6 +35,15 @@ class DemandingSettings(ServiceSettings):
     """Settings that cannot all be guessed."""
 
     target: str
+
+
+class StoreSettings(ServiceSettings):
+    """Settings of a service with a store outside."""
+
+    secrets_of: ClassVar[Mapping[str, str]] = {"store_password": "store_url"}
+
+    store_url: str = ""
+    store_password: SecretStr = SecretStr("")
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +117,32 @@ def test_a_missing_value_is_asked_for(capsys: pytest.CaptureFixture[str]) -> Non
         load_settings(DemandingSettings)
 
     assert capsys.readouterr().err == "TARGET is not set, and there is no default\n"
+
+
+@pytest.mark.parametrize(
+    "password", ["example-password", "Example-Other", "changeme", "neo4j", "cassandra", "password"]
+)
+def test_production_refuses_secrets_that_everybody_has_read(
+    password: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STORE_PASSWORD", password)
+    assert load_settings(StoreSettings).store_password.get_secret_value() == password
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    with pytest.raises(SystemExit):
+        load_settings(StoreSettings)
+    told = capsys.readouterr().err
+    assert "STORE_PASSWORD is the value of an example" in told
+    assert password not in told
+
+
+def test_production_wants_the_secret_of_a_store_that_is_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    load_settings(StoreSettings)
+    monkeypatch.setenv("STORE_URL", "bolt://graph:7687")
+    with pytest.raises(SystemExit):
+        load_settings(StoreSettings)
+    assert "STORE_PASSWORD is empty" in capsys.readouterr().err
+    monkeypatch.setenv("STORE_PASSWORD", "x9-its-own")
+    assert load_settings(StoreSettings).store_url == "bolt://graph:7687"

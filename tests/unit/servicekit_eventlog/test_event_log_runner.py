@@ -1,6 +1,7 @@
 """The consumer loop: nothing is dropped or skipped, what is poisoned goes aside, trouble that stays stops it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -251,3 +252,22 @@ async def test_stopping_an_idle_consumer_takes_no_time(log: MemoryEventLog) -> N
     async with running(run(log, Handler())):
         await asyncio.sleep(0.02)
     assert asyncio.get_running_loop().time() - started < 0.5
+
+
+async def test_how_far_a_mirrored_region_lags_is_told_and_ends_when_nothing_waits(log: MemoryEventLog) -> None:
+    def told() -> float:
+        return REGISTRY.get_sample_value("replication_lag_seconds", {"topic": TOPIC}) or 0.0
+
+    seen: list[float] = []
+
+    async def handle(_: Sequence[Record]) -> Sequence[RecordFailure]:
+        seen.append(told())
+        return ()
+
+    stamps = [int((time.time() - age_s) * 1000) for age_s in (90, 40, 0)]
+    await log.producer().append([NewRecord(TOPIC, "k", b"1", timestamp_ms=stamp) for stamp in stamps])
+    runner = ConsumerRunner(log.consumer([TOPIC], group="lagging"), handle, log.producer(), name="lagging", max_batch=1)
+    async with running(runner):
+        await eventually(lambda: len(seen) == 3 and told() == 0.0)
+    assert 89 < seen[1] < 110
+    assert 39 < seen[2] < 60
