@@ -15,6 +15,7 @@ from kafka.producer.future import RecordMetadata
 from servicekit.clock import Clock
 from servicekit.deadline import remaining_s
 from servicekit.errors import FailedPreconditionError, InvalidArgumentError, ServiceError, UnavailableError
+from servicekit.eventlog.kafka.client import connecting
 from servicekit.eventlog.kafka.errors import error_from_kafka
 from servicekit.eventlog.kafka.options import KafkaOptions
 from servicekit.eventlog.kafka.thread import CALL_S, DriverThread
@@ -217,21 +218,22 @@ class KafkaAppender:
 
     def _connected(self) -> KafkaProducer:
         if self._producer is None:
-            self._producer = KafkaProducer(
-                bootstrap_servers=self._servers,
-                bootstrap_timeout_ms=int(CALL_S * 1_000),
-                acks="all",
-                enable_idempotence=True,
-                delivery_timeout_ms=int(DELIVERY_S * 1_000),
-                request_timeout_ms=_REQUEST_MS,
-                max_block_ms=_REQUEST_MS,
-                reconnect_backoff_max_ms=1_000,
-                batch_size=_BATCH_BYTES,
-                max_request_size=MAX_BATCH_BYTES,
-                allow_auto_create_topics=False,
-                metrics_enabled=False,
-                **self._options.client(),
-            )
+            with connecting(self._options) as settings:
+                self._producer = KafkaProducer(
+                    bootstrap_servers=self._servers,
+                    bootstrap_timeout_ms=int(CALL_S * 1_000),
+                    acks="all",
+                    enable_idempotence=True,
+                    delivery_timeout_ms=int(DELIVERY_S * 1_000),
+                    request_timeout_ms=_REQUEST_MS,
+                    max_block_ms=_REQUEST_MS,
+                    reconnect_backoff_max_ms=1_000,
+                    batch_size=_BATCH_BYTES,
+                    max_request_size=MAX_BATCH_BYTES,
+                    allow_auto_create_topics=False,
+                    metrics_enabled=False,
+                    **settings,
+                )
         return self._producer
 
     def _close(self) -> None:
