@@ -3,6 +3,8 @@
 python docs/examples/produce_json.py 127.0.0.1:9092 --tenant default --user anna --item film/m42
 """
 
+# ruff: noqa: INP001 - a program of its own, in no package
+
 import argparse
 import json
 import time

@@ -6,6 +6,8 @@ Needs kafka-python and the bindings of protos/recommendation, which come with th
     python docs/examples/produce_protobuf.py 127.0.0.1:9092 --item film/m42 --delete
 """
 
+# ruff: noqa: INP001 - a program of its own, in no package
+
 import argparse
 import time
 import uuid
