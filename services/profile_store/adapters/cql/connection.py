@@ -206,6 +206,7 @@ def _cluster(address: CqlAddress, options: CqlOptions) -> Any:
         reconnection_policy=ExponentialReconnectionPolicy(0.25, 5.0),
         connect_timeout=_CONNECT_S,
         control_connection_timeout=_CONNECT_S,
+        reprepare_on_up=False,  # a node that is back may serve at once; it asks for what it does not know
         monitor_reporting_enabled=False,
         application_name="profile_store",
     )
