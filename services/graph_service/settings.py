@@ -16,7 +16,9 @@ class GraphServiceSettings(ServiceSettings):
 
     grpc_port: int = Field(default=50052, ge=0, le=65535)
     """Port of the gRPC server; 0 takes a free one."""
-    graph_store_url: str = Field(default="", pattern=r"^$|^(bolt|neo4j)(\+s|\+ssc)?://.+$")
+    graph_store_url: str = Field(
+        default="", pattern=r"^$|^(bolt|neo4j)(\+s|\+ssc)?://(\[[0-9a-fA-F:.]+\]|[^/:?#@\s]+)(:\d{1,5})?/?(\?\S+)?$"
+    )
     """Where the graph is: `bolt://HOST:PORT` for one Neo4j, `neo4j://HOST:PORT` for a cluster, `+s` behind the scheme
     for TLS; without it SQLite in the data folder."""
     sqlite_synchronous: Literal["full", "normal"] = "full"
