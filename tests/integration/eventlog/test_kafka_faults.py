@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,6 +12,7 @@ from servers.fleet import start_kafka
 from servers.kafka_server import KafkaServer
 
 from servicekit.errors import FailedPreconditionError, StartupError, UnavailableError
+from servicekit.eventlog.kafka import producer as producer_module
 from servicekit.eventlog.kafka.log import KafkaEventLog
 from servicekit.eventlog.kafka.options import KafkaOptions
 from servicekit.eventlog.port import EventConsumer, NewRecord, Record, TopicPartition, TopicSpec
@@ -232,3 +233,26 @@ async def test_a_cluster_that_is_not_there_is_waited_for_and_then_told(unique_na
         await log.ensure_topics([TopicSpec(unique_name, 1)])
     assert "\n" not in str(refusal.value)
     await log.close()
+
+
+async def test_a_producer_whose_records_expired_is_replaced(
+    broker: KafkaServer, unique_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(producer_module, "DELIVERY_S", 2.0)
+    monkeypatch.setattr(producer_module, "_REQUEST_MS", 1_000)
+    async with opened(broker.address, unique_name) as log:
+        producer = log.producer()
+        await producer.append([NewRecord(unique_name, "user", b"before")])
+        await asyncio.to_thread(broker.kill)
+        # Several at once, so that some have a number and others wait for one.
+        late = [producer.append([NewRecord(unique_name, f"user{n}", b"lost")]) for n in range(20)]
+        outcomes = await asyncio.gather(*late, return_exceptions=True)
+        assert all(isinstance(outcome, UnavailableError) for outcome in outcomes)
+        await asyncio.to_thread(broker.start)
+
+        async def appended() -> bool:
+            with suppress(UnavailableError):
+                return bool(await producer.append([NewRecord(unique_name, "user", b"after")]))
+            return False
+
+        await eventually(appended, timeout_s=60, interval_s=0.2)

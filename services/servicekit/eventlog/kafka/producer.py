@@ -4,8 +4,9 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from kafka import KafkaProducer
 from kafka import errors as driver
@@ -21,6 +22,7 @@ from servicekit.eventlog.kafka.options import KafkaOptions
 from servicekit.eventlog.kafka.thread import CALL_S, DriverThread
 from servicekit.eventlog.kafka.topics import MAX_BATCH_BYTES, KafkaTopics
 from servicekit.eventlog.port import MAX_VALUE_BYTES, NewRecord, TopicPartition
+from servicekit.logs import get_logger
 
 DELIVERY_S: Final = 20.0
 """How long the driver tries to deliver a record; a broker that crashed is back by then."""
@@ -29,6 +31,8 @@ _REQUEST_MS = 5_000
 _BATCH_BYTES = 256 << 10
 _UNDER_WAY_BYTES = 64 << 20
 _RECORD_OVERHEAD = 100
+
+_log = get_logger(__name__)
 
 Places = list[tuple[TopicPartition, int]]
 
@@ -85,6 +89,7 @@ class _Delivery:
 
     def __init__(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
         self.done: asyncio.Future[Places] = loop.create_future()
+        self.producer: Any = None  # who delivers it
         self._loop = loop
         self._lock = threading.Lock()
         self._left = count
@@ -109,7 +114,9 @@ class _Delivery:
     def _settle(self) -> None:
         if self.done.cancelled():
             return
-        if isinstance(self._error, driver.KafkaError):
+        if isinstance(self._error, driver.IllegalStateError):  # all that it says of a producer that was replaced
+            self.done.set_exception(UnavailableError("the connection to Kafka was given up; the records may be there"))
+        elif isinstance(self._error, driver.KafkaError):
             error = error_from_kafka(self._error)
             error.__cause__ = self._error
             self.done.set_exception(error)
@@ -158,7 +165,7 @@ class KafkaAppender:
                 except BaseException:
                     self._room.give(size)
                     raise
-                delivery.done.add_done_callback(lambda done: self._end(done, size))
+                delivery.done.add_done_callback(lambda _: self._end(delivery, size))
                 return await asyncio.shield(delivery.done)  # under way, whoever still waits
         except TimeoutError as error:
             raise UnavailableError(
@@ -183,10 +190,14 @@ class KafkaAppender:
         await self._thread.submit(lambda: self._hand_over(records, counts, now_ms, delivery))
         return delivery
 
-    def _end(self, done: asyncio.Future[Places], size: int) -> None:
+    def _end(self, delivery: _Delivery, size: int) -> None:
         self._room.give(size)
-        if not done.cancelled():
-            done.exception()  # seen, also when nobody waits for it any longer
+        if delivery.done.cancelled():
+            return
+        error = delivery.done.exception()  # seen, also when nobody waits for it any longer
+        if error is not None and isinstance(error.__cause__, driver.KafkaTimeoutError):
+            with suppress(ServiceError):  # closed meanwhile, or so busy that the next one will tell
+                self._thread.submit(lambda: self._replace(delivery.producer))
 
     # --- in the thread ---
 
@@ -194,7 +205,7 @@ class KafkaAppender:
         self, records: Sequence[NewRecord], counts: Mapping[str, int], now_ms: int, delivery: _Delivery
     ) -> None:
         """Give all records to the driver, in order and with no other call's between them."""
-        producer = self._connected()
+        delivery.producer = producer = self._connected()
         for topic in counts:
             producer.partitions_for(topic)
         for number, new in enumerate(records):
@@ -235,6 +246,13 @@ class KafkaAppender:
                     **settings,
                 )
         return self._producer
+
+    def _replace(self, expired: Any) -> None:
+        """Let go of a producer that let records expire: it counts them, and may wait for the missing ones for ever."""
+        if self._producer is not None and self._producer is expired:
+            _log.warning("Kafka was away for too long, connecting anew", servers=self._servers)
+            self._producer.close(timeout=0)
+            self._producer = None
 
     def _close(self) -> None:
         if self._producer is not None:
