@@ -249,10 +249,12 @@ class KafkaAppender:
 
     def _replace(self, expired: Any) -> None:
         """Let go of a producer that let records expire: it counts them, and may wait for the missing ones for ever."""
-        if self._producer is not None and self._producer is expired:
+        producer = self._producer
+        if producer is not None and producer is expired:
             _log.warning("Kafka was away for too long, connecting anew", servers=self._servers)
-            self._producer.close(timeout=0)
             self._producer = None
+            with suppress(driver.KafkaError):  # it has nothing left to wait for
+                producer.close(timeout=0)
 
     def _close(self) -> None:
         if self._producer is not None:
