@@ -253,8 +253,9 @@ class KafkaAppender:
         if producer is not None and producer is expired:
             _log.warning("Kafka was away for too long, connecting anew", servers=self._servers)
             self._producer = None
-            with suppress(driver.KafkaError):  # it has nothing left to wait for
+            with suppress(driver.KafkaError):  # it says so when records are left, and stops before it closes
                 producer.close(timeout=0)
+            producer._sender.force_close()  # noqa: SLF001 - nothing else ends its thread and fails what is left
 
     def _close(self) -> None:
         if self._producer is not None:
