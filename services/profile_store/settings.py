@@ -12,6 +12,8 @@ class ProfileStoreSettings(ServiceSettings):
 
     grpc_port: int = Field(default=50053, ge=0, le=65535)
     """Port of the gRPC server; 0 takes a free one."""
+    agentdb_port: int = Field(default=8888, ge=0, le=65535)
+    """Port of the gRPC server of PolicyStoreService, what agents keep; 0 takes a free one."""
     profile_store_url: str = ""
     """Where the store is: `cql://host:port[,host:port]/keyspace`; without it a file in the data folder."""
     scylladb_username: str = ""
@@ -34,6 +36,8 @@ class ProfileStoreSettings(ServiceSettings):
     """How many days after its time an interaction is kept; 0: for ever. Popularity goes on counting it."""
     cql_event_ids_ttl_days: int = Field(default=0, ge=0, le=7_000)
     """How many days it is known that an event was taken in; 0: for ever. A replay counts nothing twice even later."""
+    cql_episodes_ttl_days: int = Field(default=0, ge=0, le=7_000)
+    """How many days after its time an episode or a reward of an agent is kept; 0: for ever."""
     consumer_member: str = ""
     """This replica's name in the consumer group, the same after a restart; empty: the host's name. On SQLite there is
     one replica, and its name is always the same."""

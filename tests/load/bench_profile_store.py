@@ -85,6 +85,7 @@ def profile_store(folder: Path, **settings: str) -> Iterator[tuple[int, psutil.P
     """Run the service on a free port."""
     port = free_port()
     environment = {"DATA_DIR": str(folder), "GRPC_PORT": str(port), "METRICS_PORT": "0", "LOG_LEVEL": "WARNING"}
+    environment["AGENTDB_PORT"] = "0"
     process = Popen([sys.executable, "-m", "profile_store"], env={**os.environ, **environment, **settings})
     try:
         yield port, psutil.Process(process.pid)

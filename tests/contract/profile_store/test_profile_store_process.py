@@ -37,11 +37,18 @@ class Service:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
+        self.agentdb_port = free_port()
         self.told = folder / f"stderr.{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **environment: str) -> subprocess.Popen[bytes]:
-        settings = {"DATA_DIR": str(self.folder), "GRPC_PORT": str(self.port), "METRICS_PORT": "0", **environment}
+        settings = {
+            "DATA_DIR": str(self.folder),
+            "GRPC_PORT": str(self.port),
+            "AGENTDB_PORT": str(self.agentdb_port),
+            "METRICS_PORT": "0",
+            **environment,
+        }
         with self.told.open("wb") as told:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "profile_store"], env={**os.environ, **settings}, stderr=told

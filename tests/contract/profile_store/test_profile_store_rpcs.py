@@ -10,8 +10,8 @@ import pytest
 
 from profile_store.adapters.memory import MemoryProfileStore
 from profile_store.adapters.sqlite import SqliteProfileStore
-from profile_store.api import SERVICE_NAME, ProfileStoreServicer
-from profile_store.application import ProfileService
+from profile_store.api.profiles import SERVICE_NAME, ProfileStoreServicer
+from profile_store.application.profiles import ProfileService
 from recommendation.common.v1 import common_pb2
 from recommendation.profile_store.v1 import profile_store_pb2 as pb
 from recommendation.profile_store.v1 import profile_store_pb2_grpc as pb_grpc
@@ -64,12 +64,16 @@ async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     clock = ManualClock(NOW)
     if request.param == "memory":
         memory = MemoryProfileStore()
-        yield ProfileService(items=memory, interactions=memory, types=memory, popularity=memory, clock=clock)
+        yield ProfileService(
+            items=memory, interactions=memory, types=memory, popularity=memory, policies=memory.policies, clock=clock
+        )
         return
     async with await SqliteProfileStore.open(
         tmp_path / "profile.db", synchronous="normal", context_cache_bytes=10_000, item_cache_size=3
     ) as sqlite:
-        yield ProfileService(items=sqlite, interactions=sqlite, types=sqlite, popularity=sqlite, clock=clock)
+        yield ProfileService(
+            items=sqlite, interactions=sqlite, types=sqlite, popularity=sqlite, policies=sqlite.policies, clock=clock
+        )
 
 
 @pytest.fixture

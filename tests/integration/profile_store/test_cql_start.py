@@ -64,6 +64,7 @@ def environment(url: str, **settings: str) -> dict[str, str]:
         "CQL_REPLICATION_FACTOR": "1",
         "LOG_LEVEL": "ERROR",
         "GRPC_PORT": "0",
+        "AGENTDB_PORT": "0",
         "METRICS_PORT": "0",
         "STORE_WAIT_S": "1",
         **settings,

@@ -158,7 +158,7 @@ class CqlConnection:
         rows, columns = self._cluster.connect(), self._cluster.connect()
         columns.client_protocol_handler = ColumnsHandler
         prepared: Mapping[Statement, Any] = {
-            each: _idempotent(rows.prepare(each.text(self.address.keyspace, scylla=self._options.scylla)))
+            each: _prepared(rows, each, each.text(self.address.keyspace, scylla=self._options.scylla))
             for each in statements
         }
         return CqlSession(
@@ -233,8 +233,9 @@ def _datacenters(cluster: Any) -> list[str]:
     return sorted({host.datacenter for host in cluster.metadata.all_hosts() if host.datacenter})
 
 
-def _idempotent(prepared: Any) -> Any:
-    prepared.is_idempotent = True
+def _prepared(session: Any, statement: Statement, text: str) -> Any:
+    prepared = session.prepare(text)
+    prepared.is_idempotent = statement.kind != "conditional"
     return prepared
 
 
