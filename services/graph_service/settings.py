@@ -1,6 +1,7 @@
 """What the environment may tell graph_service."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SecretStr
 
@@ -13,6 +14,8 @@ Count = Annotated[int, Field(ge=1)]
 
 class GraphServiceSettings(ServiceSettings):
     """Settings of graph_service; lists and mappings are JSON in the environment."""
+
+    secrets_of: ClassVar[Mapping[str, str]] = {"neo4j_password": "graph_store_url"}
 
     grpc_port: int = Field(default=50052, ge=0, le=65535)
     """Port of the gRPC server; 0 takes a free one."""

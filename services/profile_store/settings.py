@@ -1,6 +1,7 @@
 """What the environment may tell profile_store."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr
 
@@ -9,6 +10,8 @@ from servicekit.settings import ServiceSettings
 
 class ProfileStoreSettings(ServiceSettings):
     """Settings of profile_store."""
+
+    secrets_of: ClassVar[Mapping[str, str]] = {"scylladb_password": "profile_store_url"}
 
     grpc_port: int = Field(default=50053, ge=0, le=65535)
     """Port of the gRPC server; 0 takes a free one."""

@@ -33,7 +33,7 @@ _LONGEST_ABSENCE_MS = 60_000  # between polls; bounds a rebalance, which waits f
 _CLOSE_MS = 3_000
 _FENCE_CHECK_S = 3.0
 _LONGEST_JOIN_S = 5.0
-_JOIN_STEP_S = 0.25
+_JOIN_STEP_S = 1.0
 
 _log = get_logger(__name__)
 
@@ -266,12 +266,19 @@ class KafkaReader:
         consumer.resume(*(already - wanted))
 
     def _poll_until_settled(self, consumer: KafkaConsumer, max_records: int, timeout_s: float) -> list[Record]:
-        give_up = time.monotonic() + _LONGEST_JOIN_S
-        while True:
-            records = self._poll(consumer, max_records, timeout_s if self._settled(consumer) else _JOIN_STEP_S)
-            self.is_joining = not self._settled(consumer)
-            if records or not self.is_joining or self._stopping.is_set() or time.monotonic() > give_up:
+        if self._settled(consumer):
+            records = self._poll(consumer, max_records, timeout_s)
+            if records or self._settled(consumer):
                 return records
+        give_up = time.monotonic() + _LONGEST_JOIN_S
+        while not self._settled(consumer):
+            self.is_joining = True
+            if self._stopping.is_set() or time.monotonic() > give_up:
+                return []
+            # This waits for the group only; the consumer's own poll would go on to wait for records.
+            consumer._coordinator.poll(timeout_ms=1_000 * _JOIN_STEP_S)  # noqa: SLF001 - there is no other way to say it
+        self.is_joining = False
+        return self._poll(consumer, max_records, 0.0)
 
     def _poll(self, consumer: KafkaConsumer, max_records: int, timeout_s: float) -> list[Record]:
         try:
