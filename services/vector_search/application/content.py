@@ -84,14 +84,12 @@ class ContentVectors:
         Raises:
             NotFoundError: There is none of that name: it is finished, or a later rebuild has taken its place.
         """
-        for attempt in range(2):
-            for each in self.all(tenant):
-                if each.stored.name == name and each.stored.role is Role.BUILDING:
-                    return each
-            if not attempt:  # perhaps another replica began it
-                async with self._lock(tenant):
-                    await self._load(tenant)
-        raise NotFoundError(f"no rebuild of tenant {tenant} fills {name}: it has ended", field="collection")
+        try:
+            return self._find_building(tenant, name)
+        except NotFoundError:  # perhaps another replica began it
+            async with self._lock(tenant):
+                await self._load(tenant)
+            return self._find_building(tenant, name)
 
     @asynccontextmanager
     async def reading(self, tenant: str, encoder: str) -> AsyncIterator[DenseIndex | None]:
@@ -210,13 +208,14 @@ class ContentVectors:
         Raises:
             NotFoundError: No rebuild fills a collection of that name.
         """
-        building = (await self.building(tenant, name)).stored
         async with self._lock(tenant):
-            before = self.serving(tenant, building.model_id)
-            places = [replace(building, role=Role.SERVING)]
+            await self._load(tenant)  # another replica may have finished it, or gone back since
+            building = self._find_building(tenant, name)
+            before = self.serving(tenant, building.stored.model_id)
+            places = [replace(building.stored, role=Role.SERVING)]
             if before is not None:
                 places.append(replace(before.stored, role=Role.PREVIOUS))
-            await self._store.assign(tenant, places, vacate=[building])
+            await self._store.assign(tenant, places, vacate=[building.stored])
             await self._load(tenant)
 
     async def roll_back(self, tenant: str) -> str:
@@ -237,6 +236,12 @@ class ContentVectors:
             await self._store.assign(tenant, places)
             await self._load(tenant)
         return before[-1].name
+
+    def _find_building(self, tenant: str, name: str) -> ContentCollection:
+        for each in self.all(tenant):
+            if each.stored.name == name and each.stored.role is Role.BUILDING:
+                return each
+        raise NotFoundError(f"no rebuild of tenant {tenant} fills {name}: it has ended", field="collection")
 
     async def _create(self, tenant: str, model_id: str, dimensions: int) -> None:
         name = name_collection(model_id, 0)
