@@ -34,6 +34,7 @@ _ENTRIES: Final = {
     "models": _Entry("models", "models", _DATA),
     "activate": _Entry("models", "activate", _DATA),
     "rollback": _Entry("models", "rollback", _DATA),
+    "rebuild": _Entry("rebuild", "rebuild", _DATA),
     "for-user": _Entry("ask", "for_user", _LISTS),
     "similar": _Entry("ask", "similar", _LISTS),
     "evaluate": _Entry("evaluate", "evaluate", _MEASURES),

@@ -184,3 +184,11 @@ def test_a_model_can_be_rolled_back_and_activated_again(trained: Stack) -> None:
     until(lambda: trained.list_for("visitor-1")["model_version"] == first, within_s=5, what="the first model serves")
     trained.recommend("activate", second)
     until(lambda: trained.list_for("visitor-1")["model_version"] == second, within_s=5, what="the second serves")
+
+
+@pytest.mark.parametrize("what", ["vectors", "graph"])
+@pytest.mark.parametrize("source", ["profile-store", "log"])
+def test_what_is_derived_can_be_made_anew_and_tells_the_same_story(trained: Stack, what: str, source: str) -> None:
+    before = trained.ids_for("visitor-1", limit=10)
+    assert "Both tell the same story" in trained.recommend("rebuild", what, "--from", source)
+    until(lambda: trained.ids_for("visitor-1", limit=10) == before, within_s=10, what="the list is as before")

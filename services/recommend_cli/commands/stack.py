@@ -148,8 +148,10 @@ async def _ready(state: StackState) -> dict[str, bool]:
 
 def _status_table(state: StackState, ready: dict[str, bool]) -> Table:
     """Describe the processes, the supervisor last."""
-    table = Table("process", "state", "endpoint", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("pid", "memory", "CPU time", "up for", "restarts"):
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("process", "state", "endpoint"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("pid", "memory", "CPU", "up for", "restarts"):
         table.add_column(heading, justify="right", no_wrap=True)
     memory_bytes = 0
     for name, service in state.services.items():

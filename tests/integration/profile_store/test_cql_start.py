@@ -209,7 +209,7 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(guarded: C
     async with open_migration_target(settings) as target:
         await migrate(target, schema())
     tenant_of.renew()
-    options = CqlOptions(username=USER, password=USER, wait_s=5.0, timeout_s=2.0)
+    options = CqlOptions(username=USER, password=USER, wait_s=5.0, timeout_s=10.0)
     async with (
         await open_cql(settings.profile_store_url, options=options) as one,
         await open_cql(settings.profile_store_url, options=options) as two,

@@ -32,6 +32,8 @@ _COMMANDS = (
     ["models"],
     ["activate"],
     ["rollback"],
+    ["rebuild", "vectors"],
+    ["rebuild", "graph"],
     ["for-user"],
     ["similar"],
     ["evaluate"],
@@ -54,7 +56,7 @@ def test_every_command_explains_itself(command: list[str]) -> None:
 
 
 def test_without_a_stack_commands_say_how_to_start_one(tmp_path: Path) -> None:
-    for command in (["models"], ["rollback"], ["train"], ["for-user", "1"], ["similar", "1"]):
+    for command in (["models"], ["rollback"], ["train"], ["rebuild", "graph"], ["for-user", "1"], ["similar", "1"]):
         result = CliRunner().invoke(app, [*command, "--data-dir", str(tmp_path / "none")])
         assert isinstance(result.exception, CommandError), command
         assert "recommend up" in result.exception.hint

@@ -89,22 +89,15 @@ class CqlConnection:
         logging.getLogger("cassandra").setLevel(logging.CRITICAL)
         give_up = time.monotonic() + options.wait_s
         while True:
-            cluster = _cluster(address, options)
             try:
-                session = await asyncio.to_thread(cluster.connect)
-                try:
-                    _check_datacenter(cluster, options)
-                finally:
-                    await asyncio.to_thread(session.shutdown)
-            except BaseException as error:
-                await asyncio.to_thread(cluster.shutdown)
-                if not isinstance(error, NoHostAvailable | UnresolvableContactPoints):
-                    raise
+                cluster = await asyncio.to_thread(_connected, address, options)
+            except (NoHostAvailable, UnresolvableContactPoints) as error:
                 _refuse_if_final(error, address)
                 if time.monotonic() >= give_up:
+                    why = " ".join(f"{error.args[0] if error.args else error}".split())
                     raise StartupError(
                         f"no node of PROFILE_STORE_URL answers at {', '.join(address.hosts)} port {address.port} "
-                        f"within {options.wait_s:g} s: start the cluster or correct the address ({error.args[0]})"
+                        f"within {options.wait_s:g} s: start the cluster or correct the address ({why})"
                     ) from error
                 await asyncio.sleep(_TRY_AGAIN_S)
             else:
@@ -184,6 +177,18 @@ async def in_thread(work: Callable[[], Any]) -> Any:
         return await asyncio.to_thread(work)
     except tuple(theirs for theirs, _ in ERRORS) as error:
         raise translated(error) from error
+
+
+def _connected(address: CqlAddress, options: CqlOptions) -> Any:
+    """Give a cluster that was reached and has the datacenter."""
+    cluster = _cluster(address, options)
+    try:
+        cluster.connect().shutdown()
+        _check_datacenter(cluster, options)
+    except BaseException:
+        cluster.shutdown()
+        raise
+    return cluster
 
 
 def _cluster(address: CqlAddress, options: CqlOptions) -> Any:

@@ -1,5 +1,6 @@
 """A keyspace as what is migrated: the lock and the records are rows in it."""
 
+import asyncio
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -8,7 +9,7 @@ from cassandra.query import SimpleStatement
 
 from profile_store.adapters.cql import policies
 from profile_store.adapters.cql.connection import CqlConnection
-from servicekit.errors import UnavailableError
+from servicekit.errors import DeadlineExceededError, UnavailableError
 from servicekit.migrations import Migration, parse_migrations
 
 _TABLES = (
@@ -17,7 +18,9 @@ _TABLES = (
 )
 _COMPACTION = "{'class': 'SizeTieredCompactionStrategy'}"
 _SCYLLA_COMPACTION = "{'class': 'IncrementalCompactionStrategy'}"
-_STATEMENT_S = 60.0
+_STATEMENT_S = 30.0
+_TRIES = 3
+_TRY_AGAIN_S = 1.0
 
 
 def schema() -> tuple[Migration, ...]:
@@ -97,20 +100,24 @@ class CqlMigrationTarget:
         )
 
     async def _run(self, text: str, *parameters: Any, in_keyspace: bool = True) -> list[tuple[Any, ...]]:
-        """Execute a statement, and wait until all nodes that are up have the same schema."""
-        statement = SimpleStatement(text, is_idempotent=False)
+        """Execute a statement, and wait until all nodes that are up have the same schema.
 
-        def act(session: Any) -> list[tuple[Any, ...]]:
-            future = session.execute_async(
-                statement, parameters or None, timeout=_STATEMENT_S, execution_profile=policies.CONDITIONAL
-            )
-            result = future.result()
-            if not future.is_schema_agreed:
-                raise UnavailableError("the nodes do not agree on the schema yet: run this again")
-            return list(result)
-
-        rows: list[tuple[Any, ...]] = await self._connection.run(act, in_keyspace=in_keyspace)
-        return rows
+        What failed may have been done. Every statement here may be sent again: it asks for what is there already, and
+        the lock knows its owner.
+        """
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                rows: list[tuple[Any, ...]] = await self._connection.run(
+                    lambda session: _execute(session, text, parameters), in_keyspace=in_keyspace
+                )
+            except (UnavailableError, DeadlineExceededError):
+                if tries == _TRIES:
+                    raise
+                await asyncio.sleep(_TRY_AGAIN_S)
+            else:
+                return rows
 
     async def _make_keyspace(self) -> None:
         if self._connection.has_keyspace:
@@ -122,3 +129,16 @@ class CqlMigrationTarget:
             f"WITH replication = {{'class': 'NetworkTopologyStrategy', {factors}}}{tablets}",
             in_keyspace=False,
         )
+
+
+def _execute(session: Any, text: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    future = session.execute_async(
+        SimpleStatement(text, is_idempotent=False),
+        parameters or None,
+        timeout=_STATEMENT_S,
+        execution_profile=policies.CONDITIONAL,
+    )
+    result = future.result()
+    if not future.is_schema_agreed:
+        raise UnavailableError("the nodes do not agree on the schema yet: run this again")
+    return list(result)

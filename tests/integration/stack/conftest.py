@@ -1,0 +1,21 @@
+"""Two of each service and two gateways on the servers of `make servers`, a model trained."""
+
+from collections.abc import Iterator
+
+import pytest
+from servers.addresses import Addresses
+
+from e2e.shop import fill, visit_and_train
+from e2e.stack import Stack, running_stack
+from e2e.stores import settings_for
+
+
+@pytest.fixture(scope="module")
+def stack(servers: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("replicas")
+    settings = folder / "stores.env"
+    settings.write_text(settings_for(servers))
+    with running_stack(folder, "--settings", str(settings), "--replicas", "2") as stack:
+        fill(stack)
+        visit_and_train(stack)
+        yield stack
