@@ -59,12 +59,12 @@ class Build:
         Raises:
             LookupError: There is none, or several.
         """
-        (found,) = [each for each in self.all(kind) if each["metadata"]["name"] == name] or [
+        found = [each for each in self.all(kind) if each["metadata"]["name"] == name] or [
             each for each in self.all(kind) if each["metadata"]["name"].rpartition("-")[0] == name
-        ] or [None]
-        if found is None:
-            raise LookupError(f"{self.name} has no {kind} {name}")
-        return found
+        ]
+        if len(found) != 1:
+            raise LookupError(f"{self.name} has {len(found)} {kind} {name}")
+        return found[0]
 
 
 @functools.cache
@@ -97,7 +97,7 @@ def _run(folder: Path) -> tuple[Manifest, ...]:
     if done.returncode:
         raise RuntimeError(f"{folder}: {done.stderr}")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return tuple(each for each in yaml.load_all(done.stdout, Loader=loader) if each)  # noqa: S506 - a safe loader
+    return tuple(each for each in yaml.load_all(done.stdout, Loader=loader) if each)
 
 
 def texts(value: object) -> Iterator[str]:

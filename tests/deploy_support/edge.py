@@ -28,7 +28,7 @@ def _function(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
     raise yaml.YAMLError(f"!{suffix} has more than a word")
 
 
-_Loader.add_multi_constructor("!", _function)  # type: ignore[no-untyped-call]
+_Loader.add_multi_constructor("!", _function)
 
 
 def template(name: str) -> dict[str, Any]:

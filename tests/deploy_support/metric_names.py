@@ -15,7 +15,19 @@ OF_STORES: Final = {
 """Metrics of the stores themselves, and where they are described."""
 
 _TARGET_LABELS: Final = {"namespace", "pod", "container", "job", "instance"}
-_KEYWORDS: Final = {"by", "on", "without", "ignoring", "group_left", "group_right", "and", "or", "unless", "bool", "offset"}
+_KEYWORDS: Final = {
+    "by",
+    "on",
+    "without",
+    "ignoring",
+    "group_left",
+    "group_right",
+    "and",
+    "or",
+    "unless",
+    "bool",
+    "offset",
+}
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _GROUPING = re.compile(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)")
 _SELECTOR = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)?\{([^}]*)\}")
@@ -45,7 +57,9 @@ def unknown_metrics(build: Build) -> list[str]:
     """Tell of each name and each label that nobody exports."""
     problems = [problem for rule in _rules(build) for problem in _in_expression(build, rule["expr"])]
     adapted, external = _adapted(build)
-    for series in (rule["seriesQuery"] for kind in ("rules", "externalRules") for rule in _adapter(build).get(kind, [])):
+    for series in (
+        rule["seriesQuery"] for kind in ("rules", "externalRules") for rule in _adapter(build).get(kind, [])
+    ):
         problems += _in_expression(build, series)
     external |= {each["spec"]["name"] for each in build.all("ExternalMetric")}
     for scaler in build.all("HorizontalPodAutoscaler"):
@@ -106,4 +120,3 @@ def _names(expression: str) -> Iterator[str]:
         part_of_number = match.start() and bare[match.start() - 1].isdigit()
         if not is_call and not part_of_number and match.group() not in _KEYWORDS:
             yield match.group()
-

@@ -69,9 +69,7 @@ class Pod:
     @property
     def ports(self) -> dict[str, int]:
         """Give its named ports."""
-        return {
-            port["name"]: port["containerPort"] for each in self.containers for port in each.get("ports", [])
-        }
+        return {port["name"]: port["containerPort"] for each in self.containers for port in each.get("ports", [])}
 
     def matches(self, selector: Mapping[str, Any]) -> bool:
         """Tell whether a label selector, or a Service's map of labels, means these pods, some of them at least."""
@@ -125,11 +123,13 @@ def most_at_once(build: Build, pod: Pod) -> int:
     return replicas + (ceil(replicas * int(surge[:-1]) / 100) if isinstance(surge, str) else surge)
 
 
-SECRET: Final = "of-their-own-making"
+SECRET: Final = "of-their-own-making"  # noqa: S105 - it stands for one
 """What stands for the value of a secret that does not come from a file."""
 
 
-def environment_of(build: Build, pod: Pod, container: Manifest, *, secrets: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment_of(
+    build: Build, pod: Pod, container: Manifest, *, secrets: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Give the environment as the kubelet would make it.
 
     Args:

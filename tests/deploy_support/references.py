@@ -61,9 +61,7 @@ def _keys_used(container: Manifest) -> Iterator[tuple[str, str, str | None]]:
                 yield what, source[field]["name"], source[field]["key"]
 
 
-def _volumes(
-    build: Build, pod: Pod, configs: Mapping[str, set[str]], secrets: Mapping[str, set[str]]
-) -> Iterator[str]:
+def _volumes(build: Build, pod: Pod, configs: Mapping[str, set[str]], secrets: Mapping[str, set[str]]) -> Iterator[str]:
     claims = pod.owner["spec"].get("volumeClaimTemplates", [])
     volumes = {each["name"]: each for each in pod.spec.get("volumes", [])}
     offered = {*volumes, *(each["metadata"]["name"] for each in claims)}
@@ -92,7 +90,7 @@ def _selectors(build: Build) -> Iterator[str]:
         if selector and not pod.matches(selector):
             yield f"{who} does not select its own pods"
         terms = [
-            each["podAffinityTerm"] if "podAffinityTerm" in each else each
+            each.get("podAffinityTerm", each)
             for rules in pod.spec.get("affinity", {}).get("podAntiAffinity", {}).values()
             for each in rules
         ]

@@ -47,7 +47,12 @@ _RULE: Final = {
 
 OPERATORS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("cert-manager.io/v1", "Issuer"): _spec(
-        {"oneOf": [_object(("selfSigned",), selfSigned=_object(())), _object(("ca",), ca=_object(("secretName",), secretName=_TEXT))]}
+        {
+            "oneOf": [
+                _object(("selfSigned",), selfSigned=_object(())),
+                _object(("ca",), ca=_object(("secretName",), secretName=_TEXT)),
+            ]
+        }
     ),
     ("cert-manager.io/v1", "Certificate"): _spec(
         _object(

@@ -45,7 +45,7 @@ def our_containers(build: Build) -> Iterator[tuple[Pod, Manifest, str]]:
     for pod in pods_of(build):
         for container in pod.containers:
             service = service_of(container)
-            if service in SETTINGS:
+            if service is not None and service in SETTINGS:
                 yield pod, container, service
 
 

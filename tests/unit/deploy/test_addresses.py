@@ -46,7 +46,7 @@ def test_the_mirrored_region_offers_what_the_others_ask_for() -> None:
     }
     domain = primary.get("ConfigMap", "kafka-domain")["data"]["domain"]
     advertised = primary.get("ConfigMap", "kafka-broker")["data"]["server.properties"]
-    assert f"MIRRORS://@HOSTNAME@.@DOMAIN@:9095" in advertised
+    assert "MIRRORS://@HOSTNAME@.@DOMAIN@:9095" in advertised
     assert offered == {f"kafka-broker-{number}.{domain}:9095" for number in (1, 2, 3)}
     for region in REGIONS[1:]:
         properties = dict(

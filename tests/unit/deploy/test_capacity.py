@@ -7,15 +7,13 @@ from fractions import Fraction
 import pytest
 
 from deploy_support.builds import K8S, OVERLAYS, Build, build
-from deploy_support.pods import Pod, most_at_once, pod_of, pods_of
+from deploy_support.pods import FLEET_MOST_REPLICAS, Pod, most_at_once, pod_of, pods_of
 from deploy_support.quantities import amount
 from fleet_controller.settings import FleetSettings
 from vector_search.adapters import qdrant_collections
 
 GIB = 2**30
 LIMITED = [name for name in OVERLAYS if name != "laptop"]
-JOBS_AT_ONCE = 3
-"""A CronJob's Jobs forbid each other; the pods of those that failed or finished do not count against CPU and memory."""
 
 
 def totals(whole: Build) -> Counter[str]:
@@ -53,7 +51,9 @@ def of_pod(pod: Pod, kind: str) -> dict[str, Fraction]:
 def test_the_quota_holds_the_largest_scale(name: str) -> None:
     hard = build(name).get("ResourceQuota", "recommendation")["spec"]["hard"]
     used = totals(build(name))
-    assert {what: (float(used[what]), float(amount(limit))) for what, limit in hard.items() if used[what] > amount(limit)} == {}
+    assert {
+        what: (float(used[what]), float(amount(limit))) for what, limit in hard.items() if used[what] > amount(limit)
+    } == {}
     assert hard.keys() >= {"requests.cpu", "requests.memory", "limits.cpu", "limits.memory", "requests.nvidia.com/gpu"}
 
 
@@ -87,8 +87,6 @@ def test_no_limit_is_below_its_request(name: str) -> None:
 
 
 def test_the_fleet_controller_stays_within_what_was_counted() -> None:
-    from deploy_support.pods import FLEET_MOST_REPLICAS
-
     assert FleetSettings.model_fields["most_replicas"].default == FLEET_MOST_REPLICAS
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from deploy_support.builds import REGIONS, build
 from deploy_support.edge import ALL_BUT_HOST, EDGE, Cdn, Request, template
@@ -32,7 +33,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     async with twins(world) as endpoints:
         settings = Settings(
             http_port=0,
-            api_key=KEY["X-API-Key"],
+            api_key=SecretStr(KEY["X-API-Key"]),
             agentdb_endpoint=endpoints.profile_store,
             vector_db_endpoint=endpoints.vector_search,
             graph_db_endpoint=endpoints.graph_service,

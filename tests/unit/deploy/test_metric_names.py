@@ -20,7 +20,10 @@ def test_every_metric_is_exported(name: str) -> None:
         ("sum(rate(http_request_total[5m]))", "nobody exports http_request_total"),
         ('rate(http_requests_total{code=~"5.."}[5m])', "http_requests_total has no label code"),
         ("sum by (cause) (rate(degraded_total[5m]))", "have no label cause"),
-        ("histogram_quantile(0.99, rate(recommendation_latency_bucket[5m]))", "nobody exports recommendation_latency_bucket"),
+        (
+            "histogram_quantile(0.99, rate(recommendation_latency_bucket[5m]))",
+            "nobody exports recommendation_latency_bucket",
+        ),
     ],
 )
 def test_a_wrong_name_is_found(expression: str, found: str) -> None:

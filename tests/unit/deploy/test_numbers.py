@@ -7,6 +7,7 @@ import yaml
 
 from deploy_support.builds import K8S, REGIONS, Build, build
 from deploy_support.pods import pod_of
+from servicekit.eventlog import topics
 
 
 def server(whole: Build, name: str) -> dict[str, Any]:
@@ -42,7 +43,8 @@ def test_the_gateways() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "port"), [("vector-search", 50051), ("graph-service", 50052), ("profile-store", 50053), ("gpu-cluster", 50054)]
+    ("name", "port"),
+    [("vector-search", 50051), ("graph-service", 50052), ("profile-store", 50053), ("gpu-cluster", 50054)],
 )
 def test_the_services_are_headless(name: str, port: int) -> None:
     spec = build("production").get("Service", name)["spec"]
@@ -208,8 +210,6 @@ def test_a_region_without_a_graph_has_no_trace_of_one() -> None:
 
 
 def test_the_mirror_brings_what_the_services_read() -> None:
-    from servicekit.eventlog import topics
-
     properties = (K8S / "components" / "secondary-region" / "mm2.properties").read_text()
     (mirrored,) = [line.partition("=")[2] for line in properties.splitlines() if line.startswith("topics = ")]
     every = {spec.name for spec in topics.default_specs() if not spec.name.endswith(".dlq")}

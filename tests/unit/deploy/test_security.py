@@ -37,7 +37,11 @@ def test_every_exception_is_used() -> None:
 def test_the_fleet_controller_may_only_scale_the_read_replicas() -> None:
     rules = build("production").get("Role", "fleet-controller")["rules"]
     for rule in rules:
-        assert (rule["apiGroups"], rule["resourceNames"], rule["verbs"]) == (["apps"], ["neo4j-replica"], ["get", "patch"])
+        assert (rule["apiGroups"], rule["resourceNames"], rule["verbs"]) == (
+            ["apps"],
+            ["neo4j-replica"],
+            ["get", "patch"],
+        )
     assert {resource for rule in rules for resource in rule["resources"]} == {"statefulsets", "statefulsets/scale"}
 
 
@@ -52,7 +56,9 @@ MISTAKES: dict[str, Callable[[dict[str, Any]], object]] = {
     "no seccomp profile": lambda spec: spec["securityContext"].pop("seccompProfile"),
     "a token without a reason": lambda spec: spec.pop("automountServiceAccountToken"),
     "server: has capabilities": lambda spec: spec["containers"][0]["securityContext"]["capabilities"].update(add=["X"]),
-    "server: may gain privileges": lambda spec: spec["containers"][0]["securityContext"].pop("allowPrivilegeEscalation"),
+    "server: may gain privileges": lambda spec: spec["containers"][0]["securityContext"].pop(
+        "allowPrivilegeEscalation"
+    ),
     "server: may write its root": lambda spec: spec["containers"][0]["securityContext"].pop("readOnlyRootFilesystem"),
     "server: no limits of ['memory']": lambda spec: spec["containers"][0]["resources"]["limits"].pop("memory"),
     "a volume of ['hostPath']": lambda spec: spec["volumes"].append({"name": "node", "hostPath": {"path": "/"}}),

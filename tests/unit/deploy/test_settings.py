@@ -1,12 +1,13 @@
 """What a container is told is what its service can be told, and a service takes it as it is."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from deploy_support.builds import EXAMPLES, ROOT, WHOLE, Build, build
-from deploy_support.pods import Pod, environment_of, pod_of, service_of
+from deploy_support.builds import EXAMPLES, ROOT, WHOLE, build
+from deploy_support.pods import environment_of, pod_of, pods_of, service_of
 from deploy_support.told import ANNOUNCED, OTHERS, SETTINGS, our_containers, settings_of
 from servicekit.eventlog.kafka.options import SCHEME
 from servicekit.eventlog.open import kafka_options_of
@@ -63,7 +64,7 @@ def test_production_refuses_the_example_secrets(service: str) -> None:
     (container,) = pod.spec["containers"]
     with pytest.raises(ValidationError, match="is the value of an example"):
         settings_of(whole, pod, container, secrets=EXAMPLE_SECRETS)
-    assert settings_of(whole, pod, container)
+    assert settings_of(whole, pod, container).environment == "production"
 
 
 def _secrets_used() -> list[Any]:
@@ -110,19 +111,13 @@ def test_the_example_and_the_vault_have_the_same_keys() -> None:
 def test_every_key_of_the_secret_is_used(name: str) -> None:
     used = {
         each["valueFrom"]["secretKeyRef"]["key"]
-        for pod in _pods(build(name))
+        for pod in pods_of(build(name))
         for container in pod.containers
         for each in container.get("env", [])
         if "secretKeyRef" in each.get("valueFrom", {})
     }
     graph = {"neo4j_username", "neo4j_password"} if name == "ap-southeast-1" else set()
     assert used == EXAMPLE_SECRETS.keys() - graph
-
-
-def _pods(whole: Build) -> list[Pod]:
-    from deploy_support.pods import pods_of
-
-    return pods_of(whole)
 
 
 @pytest.mark.parametrize("name", DEPLOYED)
@@ -178,8 +173,6 @@ def test_the_read_only_images_write_only_into_volumes() -> None:
 
 @pytest.mark.parametrize("name", DEPLOYED)
 def test_every_module_that_is_started_is_there(name: str) -> None:
-    from importlib.util import find_spec
-
     started = 0
     for pod, container, service in our_containers(build(name)):
         for command in (container.get("command"), *_exec_commands(container)):
@@ -194,4 +187,6 @@ def test_every_module_that_is_started_is_there(name: str) -> None:
 
 
 def _exec_commands(container: dict[str, Any]) -> list[list[str]]:
-    return [container[each]["exec"]["command"] for each in container if each.endswith("Probe") and "exec" in container[each]]
+    return [
+        container[each]["exec"]["command"] for each in container if each.endswith("Probe") and "exec" in container[each]
+    ]
