@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import yaml
@@ -13,6 +14,14 @@ OF_STORES: Final = {
     "neo4j_database_neo4j_db_query_execution_latency_millis": "Neo4j's metrics reference: a summary, of each database",
 }
 """Metrics of the stores themselves, and where they are described."""
+
+OF_PROMETHEUS: Final = {
+    "ALERTS": "the server: the alerts that fire",
+    "process_cpu_seconds_total": "the client library, of every process",
+    "process_resident_memory_bytes": "the client library, of every process",
+    "up": "the server: whether a target could be scraped",
+}
+"""What Prometheus itself makes, and which part of it."""
 
 _TARGET_LABELS: Final = {"namespace", "pod", "container", "job", "instance"}
 _KEYWORDS: Final = {
@@ -31,6 +40,7 @@ _KEYWORDS: Final = {
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _GROUPING = re.compile(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)")
 _SELECTOR = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)?\{([^}]*)\}")
+_REPLACED = re.compile(r'label_(?:replace|join)\(.*?,\s*"([a-z_]+)",')
 _LABEL = re.compile(r"([a-zA-Z_][a-zA-Z0-9_]*)\s*(?:=~|!~|!=|=)")
 
 
@@ -55,12 +65,12 @@ def recorded(build: Build) -> set[str]:
 
 def unknown_metrics(build: Build) -> list[str]:
     """Tell of each name and each label that nobody exports."""
-    problems = [problem for rule in _rules(build) for problem in _in_expression(build, rule["expr"])]
+    problems = [problem for rule in _rules(build) for problem in unknown_in(rule["expr"], recorded=recorded(build))]
     adapted, external = _adapted(build)
     for series in (
         rule["seriesQuery"] for kind in ("rules", "externalRules") for rule in _adapter(build).get(kind, [])
     ):
-        problems += _in_expression(build, series)
+        problems += unknown_in(series, recorded=recorded(build))
     external |= {each["spec"]["name"] for each in build.all("ExternalMetric")}
     for scaler in build.all("HorizontalPodAutoscaler"):
         for metric in scaler["spec"]["metrics"]:
@@ -95,11 +105,13 @@ def _adapted(build: Build) -> tuple[set[str], set[str]]:
     return pods, external
 
 
-def _in_expression(build: Build, expression: str) -> Iterator[str]:
+def unknown_in(expression: str, *, recorded: AbstractSet[str] = frozenset()) -> Iterator[str]:
+    """Tell of each name and each label in an expression that nobody exports; `recorded` are made by rules."""
     known = exported()
+    made = set(_REPLACED.findall(expression))
     bare = re.sub(r"\"[^\"]*\"", '""', expression)
     names = set(_names(bare))
-    for name in names - known.keys() - OF_STORES.keys() - recorded(build):
+    for name in names - known.keys() - OF_STORES.keys() - OF_PROMETHEUS.keys() - recorded:
         yield f"nobody exports {name}: {expression}"
     for name, selector in _SELECTOR.findall(bare):
         labels = set(_LABEL.findall(selector))
@@ -108,7 +120,8 @@ def _in_expression(build: Build, expression: str) -> Iterator[str]:
     for grouping in _GROUPING.findall(bare):
         labels = {each.strip() for each in grouping.split(",") if each.strip()}
         everywhere = set().union(*(known.get(name, set()) for name in names))
-        yield from (f"{sorted(names)} have no label {label}" for label in labels - everywhere - _TARGET_LABELS)
+        missing = labels - everywhere - _TARGET_LABELS - made
+        yield from (f"{sorted(names)} have no label {label}" for label in missing)
 
 
 def _names(expression: str) -> Iterator[str]:

@@ -1,11 +1,15 @@
 """Rules, autoscalers and adapters ask for metrics that somebody exports."""
 
 import copy
+import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import yaml
 
-from deploy_support.builds import WHOLE, build
-from deploy_support.metric_names import exported, recorded, unknown_metrics
+from deploy_support.builds import ROOT, WHOLE, build, texts
+from deploy_support.metric_names import exported, recorded, unknown_in, unknown_metrics
 from deploy_support.told import SETTINGS
 
 
@@ -58,3 +62,24 @@ def test_the_lag_between_regions_is_watched_at_five_and_ten_seconds() -> None:
             "ReplicationLagsFar": ("max by (topic) (replication_lag_seconds) > 10", "critical"),
         }
     assert "replication" not in build("us-east-1").names("PrometheusRule")
+
+
+OBSERVABILITY = ROOT / "docker" / "observability"
+
+
+def _below(value: Any, key: str) -> Iterator[str]:
+    """Give every string under a key, however deep."""
+    if isinstance(value, dict):
+        yield from (each for name, found in value.items() if name == key for each in texts(found))
+        yield from (each for found in value.values() for each in _below(found, key))
+    elif isinstance(value, list):
+        yield from (each for found in value for each in _below(found, key))
+
+
+def test_dashboards_and_rules_of_compose_ask_for_what_is_exported() -> None:
+    rules = yaml.safe_load((OBSERVABILITY / "rules.yaml").read_text())
+    dashboards = [json.loads(path.read_text()) for path in OBSERVABILITY.glob("grafana/dashboards/*.json")]
+    expressions = [*_below(rules, "expr"), *(each for board in dashboards for each in _below(board, "expr"))]
+    assert len(expressions) > len(dashboards) > 0
+    made = set(_below(rules, "record"))
+    assert [problem for each in expressions for problem in unknown_in(each, recorded=made)] == []
