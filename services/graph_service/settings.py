@@ -1,6 +1,7 @@
 """What the environment may tell graph_service."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SecretStr
 
@@ -14,9 +15,13 @@ Count = Annotated[int, Field(ge=1)]
 class GraphServiceSettings(ServiceSettings):
     """Settings of graph_service; lists and mappings are JSON in the environment."""
 
+    secrets_of: ClassVar[Mapping[str, str]] = {"neo4j_password": "graph_store_url"}
+
     grpc_port: int = Field(default=50052, ge=0, le=65535)
     """Port of the gRPC server; 0 takes a free one."""
-    graph_store_url: str = Field(default="", pattern=r"^$|^(bolt|neo4j)(\+s|\+ssc)?://.+$")
+    graph_store_url: str = Field(
+        default="", pattern=r"^$|^(bolt|neo4j)(\+s|\+ssc)?://(\[[0-9a-fA-F:.]+\]|[^/:?#@\s]+)(:\d{1,5})?/?(\?\S+)?$"
+    )
     """Where the graph is: `bolt://HOST:PORT` for one Neo4j, `neo4j://HOST:PORT` for a cluster, `+s` behind the scheme
     for TLS; without it SQLite in the data folder."""
     sqlite_synchronous: Literal["full", "normal"] = "full"

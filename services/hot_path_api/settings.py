@@ -1,6 +1,7 @@
 """What the gateway can be told."""
 
-from typing import Self
+from collections.abc import Mapping
+from typing import ClassVar, Self
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -9,6 +10,8 @@ from servicekit.settings import ServiceSettings
 
 class Settings(ServiceSettings):
     """The gateway's settings; each is the environment variable of its name in capitals."""
+
+    secrets_of: ClassVar[Mapping[str, str]] = {"redis_password": "redis_url"}
 
     http_port: int = Field(default=8080, ge=0, le=65535)
     """Port of the REST API; 0 takes a free one."""

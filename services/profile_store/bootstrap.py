@@ -9,12 +9,13 @@ from random import SystemRandom
 from typing import Any, Protocol
 
 from profile_store.adapters.sqlite import SqliteProfileStore
-from profile_store.api import SERVICE_NAME, ProfileStoreServicer
-from profile_store.application import ProfileService
+from profile_store.api import policies, profiles
+from profile_store.application.policies import PolicyService
+from profile_store.application.profiles import ProfileService
 from profile_store.consumer import GROUP, TOPICS, ProfileStoreConsumer
-from profile_store.domain.ports import InteractionStore, InteractionTypeStore, ItemStore, PopularityStore
+from profile_store.domain.ports import InteractionStore, InteractionTypeStore, ItemStore, PolicyStore, PopularityStore
 from profile_store.settings import ProfileStoreSettings
-from recommendation.profile_store.v1 import profile_store_pb2_grpc as pb_grpc
+from recommendation.profile_store.v1 import policy_store_pb2_grpc, profile_store_pb2_grpc
 from servicekit.clock import Clock, SystemClock
 from servicekit.eventlog.open import event_log_of, topics_of
 from servicekit.eventlog.port import EventLog
@@ -30,6 +31,11 @@ _DAY_S = 24 * 3600
 
 class Store(ItemStore, InteractionStore, InteractionTypeStore, PopularityStore, Protocol):
     """All ports at once."""
+
+    @property
+    def policies(self) -> PolicyStore:
+        """What agents keep, in the same place."""
+        ...
 
 
 async def open_store(settings: ProfileStoreSettings, clock: Clock) -> AbstractAsyncContextManager[Store]:
@@ -50,7 +56,9 @@ async def open_store(settings: ProfileStoreSettings, clock: Clock) -> AbstractAs
 
 def make_service(store: Store, clock: Clock) -> ProfileService:
     """Give the use cases on a store."""
-    return ProfileService(items=store, interactions=store, types=store, popularity=store, clock=clock)
+    return ProfileService(
+        items=store, interactions=store, types=store, popularity=store, policies=store.policies, clock=clock
+    )
 
 
 def make_server(settings: ProfileStoreSettings, service: ProfileService) -> GrpcServer:
@@ -58,9 +66,23 @@ def make_server(settings: ProfileStoreSettings, service: ProfileService) -> Grpc
     return GrpcServer(
         host=settings.host,
         port=settings.grpc_port,
-        service_names=(SERVICE_NAME,),
-        register=lambda server: pb_grpc.add_ProfileStoreServiceServicer_to_server(
-            ProfileStoreServicer(service), server
+        service_names=(profiles.SERVICE_NAME,),
+        register=lambda server: profile_store_pb2_grpc.add_ProfileStoreServiceServicer_to_server(
+            profiles.ProfileStoreServicer(service), server
+        ),
+        shutdown_grace_s=settings.shutdown_grace_s,
+        tls=settings.tls,
+    )
+
+
+def make_policy_server(settings: ProfileStoreSettings, service: PolicyService) -> GrpcServer:
+    """Give the server of what agents keep, not yet started; on a port of its own, by which a network tells it apart."""
+    return GrpcServer(
+        host=settings.host,
+        port=settings.agentdb_port,
+        service_names=(policies.SERVICE_NAME,),
+        register=lambda server: policy_store_pb2_grpc.add_PolicyStoreServiceServicer_to_server(
+            policies.PolicyStoreServicer(service), server
         ),
         shutdown_grace_s=settings.shutdown_grace_s,
         tls=settings.tls,
@@ -90,9 +112,12 @@ async def run(settings: ProfileStoreSettings, stop: asyncio.Event) -> None:
         service = make_service(store, clock)
         await log.ensure_topics(topics_of(settings))
         tasks = await opened.enter_async_context(BackgroundTasks(stop))
+        policy_service = PolicyService(policies=store.policies, clock=clock)
+        policy_server = await opened.enter_async_context(make_policy_server(settings, policy_service))
         server = await opened.enter_async_context(make_server(settings, service))
         opened.enter_context(serve_metrics(settings.metrics_port, settings.host))
         tasks.start(make_runner(settings, service, log).run(stop), name="consumer")
+        policy_server.set_serving(True)
         server.set_serving(True)
         await stop.wait()
 
@@ -128,6 +153,7 @@ async def _open_cql_store(settings: ProfileStoreSettings, clock: Clock) -> Abstr
         retention=store_module.Retention(
             interactions_s=settings.cql_interactions_ttl_days * _DAY_S,
             event_ids_s=settings.cql_event_ids_ttl_days * _DAY_S,
+            episodes_s=settings.cql_episodes_ttl_days * _DAY_S,
         ),
     )
     return store

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from profile_store.application import ProfileService
-from profile_store.convert import item_from_message, ref_from_message
+from profile_store.application.profiles import ProfileService
+from profile_store.convert.profiles import item_from_message, ref_from_message
 from profile_store.domain.interactions import Interaction
 from profile_store.domain.items import Item, ItemRef
 from recommendation.events.v1 import events_pb2

@@ -1,6 +1,7 @@
 """What the environment may tell profile_store."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr
 
@@ -10,8 +11,12 @@ from servicekit.settings import ServiceSettings
 class ProfileStoreSettings(ServiceSettings):
     """Settings of profile_store."""
 
+    secrets_of: ClassVar[Mapping[str, str]] = {"scylladb_password": "profile_store_url"}
+
     grpc_port: int = Field(default=50053, ge=0, le=65535)
     """Port of the gRPC server; 0 takes a free one."""
+    agentdb_port: int = Field(default=8888, ge=0, le=65535)
+    """Port of the gRPC server of PolicyStoreService, what agents keep; 0 takes a free one."""
     profile_store_url: str = ""
     """Where the store is: `cql://host:port[,host:port]/keyspace`; without it a file in the data folder."""
     scylladb_username: str = ""
@@ -34,6 +39,8 @@ class ProfileStoreSettings(ServiceSettings):
     """How many days after its time an interaction is kept; 0: for ever. Popularity goes on counting it."""
     cql_event_ids_ttl_days: int = Field(default=0, ge=0, le=7_000)
     """How many days it is known that an event was taken in; 0: for ever. A replay counts nothing twice even later."""
+    cql_episodes_ttl_days: int = Field(default=0, ge=0, le=7_000)
+    """How many days after its time an episode or a reward of an agent is kept; 0: for ever."""
     consumer_member: str = ""
     """This replica's name in the consumer group, the same after a restart; empty: the host's name. On SQLite there is
     one replica, and its name is always the same."""

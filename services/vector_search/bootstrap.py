@@ -153,7 +153,7 @@ class VectorSearch:
 def qdrant_options(settings: VectorSearchSettings) -> QdrantOptions:
     """Give what the settings say about a Qdrant server."""
     return QdrantOptions(
-        api_key=settings.qdrant_api_key,
+        api_key=settings.qdrant_api_key.get_secret_value(),
         rest_port=settings.qdrant_rest_port,
         prefix=settings.qdrant_prefix,
         timeout_s=settings.qdrant_timeout_s,

@@ -1,9 +1,10 @@
 """What the environment may tell vector_search."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from servicekit.settings import ServiceSettings
 
@@ -15,6 +16,8 @@ def _embedded_models(validated: dict[str, Any]) -> str:
 class VectorSearchSettings(ServiceSettings):
     """Settings of vector_search."""
 
+    secrets_of: ClassVar[Mapping[str, str]] = {"qdrant_api_key": "vector_store_url"}
+
     grpc_port: int = Field(default=50051, ge=0, le=65535)
     """Port of the gRPC server; 0 takes a free one."""
     model_store_url: str = Field(default_factory=_embedded_models)
@@ -25,7 +28,7 @@ class VectorSearchSettings(ServiceSettings):
     vector_store_url: str = ""
     """Where the dense vectors are: `qdrant://HOST:PORT` of Qdrant's gRPC, `qdrants://HOST:PORT` with TLS; without it
     this replica keeps them in the data folder."""
-    qdrant_api_key: str = ""
+    qdrant_api_key: SecretStr = SecretStr("")
     """What Qdrant asks for; empty for nothing."""
     qdrant_rest_port: int = Field(default=6333, ge=1, le=65535)
     """Qdrant's HTTP port, needed only to restore a snapshot."""

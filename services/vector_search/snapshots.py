@@ -37,7 +37,7 @@ async def run(wanted: Namespace, settings: VectorSearchSettings) -> None:
     """Connect, do what is wanted and print what came of it."""
     client = connect(
         settings.vector_store_url,
-        api_key=settings.qdrant_api_key,
+        api_key=settings.qdrant_api_key.get_secret_value(),
         rest_port=settings.qdrant_rest_port,
         timeout_s=_TIMEOUT_S,
     )
@@ -48,7 +48,7 @@ async def run(wanted: Namespace, settings: VectorSearchSettings) -> None:
         connection,
         prefix=settings.qdrant_prefix,
         rest_url=wanted.server_url or f"{scheme}://{parts.hostname}:{settings.qdrant_rest_port}",
-        api_key=settings.qdrant_api_key,
+        api_key=settings.qdrant_api_key.get_secret_value(),
     )
     try:
         for each in await execute(wanted, snapshots):

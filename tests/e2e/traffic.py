@@ -26,6 +26,7 @@ READS_A_SECOND = 10.0  # of each reader
 WRITES_A_SECOND = 5.0  # of each writer
 TIMEOUT_S = 5.0
 PAUSE_S = 0.1  # before an unacknowledged like is sent again
+PATIENCE_S = 60.0  # for one like
 LIKES_OF_A_VISITOR = 20
 
 
@@ -112,6 +113,7 @@ class Traffic:
                     "item_type": "film",
                     "interaction_type": "like",
                 }
+                give_up = time.monotonic() + PATIENCE_S
                 while True:
                     answer = self._call(clients, turn, "POST", "/api/v1/interactions", json=like)
                     self.observed.writes.append(answer)
@@ -119,6 +121,11 @@ class Traffic:
                         break
                     if 400 <= answer.status < 500 and answer.status != httpx.codes.TOO_MANY_REQUESTS:
                         self.observed.problems.append(f"a like was refused with {answer.status}")
+                        return
+                    if time.monotonic() > give_up:
+                        self.observed.problems.append(
+                            f"a like was not taken in {PATIENCE_S:.0f} s, {answer.status} at last"
+                        )
                         return
                     time.sleep(PAUSE_S)
                 self.observed.likes.setdefault(visitor, set()).add(like["event_id"])

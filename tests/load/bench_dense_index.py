@@ -7,6 +7,8 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from servicekit.arrays import Floats, Keys
 from servicekit.filters import Operator, Predicate
 from vector_search.adapters.edge_build import build, paged
 from vector_search.adapters.edge_index import EdgeVectorIndex
+from vector_search.adapters.qdrant_collections import QdrantDenseStore, QdrantLayout
+from vector_search.adapters.qdrant_connection import QdrantConnection, connect
 from vector_search.domain.dense import DenseIndex, Distance, Payload, Points, Space
 from vector_search.domain.recall import measure_recall
 
@@ -49,32 +53,46 @@ async def milliseconds(index: DenseIndex, queries: Floats, *, limit: int, genre:
     return {"p50_ms": round(float(np.median(taken)), 3), "p99_ms": round(float(np.percentile(taken, 99)), 3)}
 
 
-async def measure(rows: int, space: Space, folder: Path, *, seed: int, samples: int) -> dict[str, Any]:
+@asynccontextmanager
+async def built(url: str, folder: Path, space: Space, pages: AsyncIterator[Points]) -> AsyncIterator[DenseIndex]:
+    """Build an index in a folder, or on the server at a URL, and take it away again."""
+    if not url:
+        await build(folder / "built", space, pages, timeout_s=3_600)
+        index = await EdgeVectorIndex.open(folder / "built", space)
+        yield index
+        await index.close()
+        return
+    connection = QdrantConnection(connect(url, api_key="", rest_port=6333, timeout_s=60.0), timeout_s=60.0)
+    store = QdrantDenseStore(connection, prefix="bench", layout=QdrantLayout(), build_timeout_s=3_600)
+    yield await store.build("bench", "content.bench.1", space, pages)
+    await store.drop("bench", "content.bench.1")
+    await store.close()
+
+
+async def measure(rows: int, space: Space, folder: Path, url: str, *, seed: int, samples: int) -> dict[str, Any]:
     """Build an index of so many points and measure it."""
     keys: Keys = np.random.default_rng(seed).permutation(rows).astype(np.int64)
     vectors = clustered(rows, space.dimensions, seed=seed, distance=space.distance)
     payloads = [
         Payload({"genres": (f"g{row % 10}", f"rare{row % 100}"), "year": float(1950 + row % 70)}) for row in range(rows)
     ]
-    began = time.perf_counter()
-    await build(folder / "built", space, paged(keys, vectors, payloads), timeout_s=3_600)
-    build_s = time.perf_counter() - began
     before = resident_mb()
-    index = await EdgeVectorIndex.open(folder / "built", space)
-    queries = vectors[np.random.default_rng(seed).choice(rows, min(samples, rows), replace=False)]
-    searches = {
-        "limit_10": await milliseconds(index, queries, limit=10),
-        "limit_200": await milliseconds(index, queries, limit=200),
-        "limit_10_filter_10_percent": await milliseconds(index, queries, limit=10, genre="g3"),
-        "limit_10_filter_1_percent": await milliseconds(index, queries, limit=10, genre="rare3"),
-    }
-    report = await measure_recall(index, samples=min(samples, rows), seed=seed)
     began = time.perf_counter()
-    for row in range(20):
-        await index.upsert(Points(keys[row : row + 1], vectors[row : row + 1], payloads[row : row + 1]))
-    upsert_ms = 1_000 * (time.perf_counter() - began) / 20
-    grown = resident_mb() - before
-    await index.close()
+    async with built(url, folder, space, paged(keys, vectors, payloads)) as index:
+        build_s = time.perf_counter() - began
+        queries = vectors[np.random.default_rng(seed).choice(rows, min(samples, rows), replace=False)]
+        searches = {
+            "limit_10": await milliseconds(index, queries, limit=10),
+            "limit_200": await milliseconds(index, queries, limit=200),
+            "limit_10_filter_10_percent": await milliseconds(index, queries, limit=10, genre="g3"),
+            "limit_10_filter_1_percent": await milliseconds(index, queries, limit=10, genre="rare3"),
+        }
+        report = await measure_recall(index, samples=min(samples, rows), seed=seed)
+        began = time.perf_counter()
+        for row in range(20):
+            await index.upsert(Points(keys[row : row + 1], vectors[row : row + 1], payloads[row : row + 1]))
+        upsert_ms = 1_000 * (time.perf_counter() - began) / 20
+        grown = resident_mb() - before
     return {
         "points": rows,
         "dimensions": space.dimensions,
@@ -95,11 +113,12 @@ async def main() -> None:
     parser.add_argument("--distance", type=Distance, choices=list(Distance), default=Distance.COSINE)
     parser.add_argument("--samples", type=int, default=200, help="how many stored vectors are searched for")
     parser.add_argument("--seed", type=int, default=0, help="draws the vectors and the sample")
+    parser.add_argument("--url", default="", help="qdrant://HOST:PORT of a server; without it qdrant-edge in a folder")
     wanted = parser.parse_args()
     space = Space(wanted.dimensions, wanted.distance)
     for rows in wanted.points:
         with tempfile.TemporaryDirectory() as folder:
-            measured = await measure(rows, space, Path(folder), seed=wanted.seed, samples=wanted.samples)
+            measured = await measure(rows, space, Path(folder), wanted.url, seed=wanted.seed, samples=wanted.samples)
         sys.stdout.write(f"{json.dumps(measured)}\n")
         sys.stdout.flush()
 

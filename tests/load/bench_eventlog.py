@@ -1,22 +1,28 @@
-"""Measures the SQLite event log: `python tests/load/bench_eventlog.py [FOLDER]` (a folder on the disk in question)."""
+"""Measures an event log: `python tests/load/bench_eventlog.py [FOLDER | kafka://host:port]`.
+
+A folder on the disk in question for SQLite; a Kafka gets a topic of its own, which is not deleted.
+"""
 
 import asyncio
 import statistics
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
 
-from servicekit.eventlog.port import NewRecord, Record, TopicSpec
+from servicekit.eventlog.kafka.options import SCHEME
+from servicekit.eventlog.open import open_event_log
+from servicekit.eventlog.port import EventLog, NewRecord, Record, TopicSpec
 from servicekit.eventlog.runner import ConsumerRunner, RecordFailure
 from servicekit.eventlog.sqlite import SqliteEventLog
 from servicekit.eventlog.sqlite.connection import Sync
 from servicekit.eventlog.topics import default_specs
 
-TOPIC = TopicSpec("user.interactions")
+TOPIC = TopicSpec(f"bench.{uuid.uuid4().hex[:8]}")
 VALUE = bytes(150)  # an InteractionRecorded is about this long
 BATCH = 1_000
 
@@ -32,15 +38,22 @@ def batch(number: int, size: int) -> list[NewRecord]:
     return [NewRecord(TOPIC.name, f"tenant/user{(number * size + n) % 5_000}", VALUE) for n in range(size)]
 
 
-async def measure_appends(log: SqliteEventLog, sync: Sync) -> None:
-    """Append in batches, then one by one with one and with sixteen callers."""
+async def measure_appends(log: EventLog, name: str) -> None:
+    """Append in batches, one and four at a time, then one by one with one and with sixteen callers."""
     producer = log.producer()
-    batches = [batch(number, BATCH) for number in range(100)]
-    started = time.perf_counter()
-    for records in batches:
-        await producer.append(records)
-    took = time.perf_counter() - started
-    say(f"sync={sync:6} batches of {BATCH}: {len(batches) * BATCH / took:9,.0f} events/s")
+    await producer.append(batch(0, 1))  # connected
+    for at_once in (1, 4):
+        batches = [batch(number, BATCH) for number in range(100)]
+
+        async def in_batches(batches: list[list[NewRecord]] = batches) -> None:
+            while batches:
+                await producer.append(batches.pop())
+
+        started, used = time.perf_counter(), time.process_time()
+        await asyncio.gather(*(in_batches() for _ in range(at_once)))
+        took, used = time.perf_counter() - started, time.process_time() - used
+        rate, cost = 100 * BATCH / took, 1e3 * used / 100
+        say(f"{name:11} batches of {BATCH}, {at_once} at once: {rate:9,.0f} events/s, {cost:.1f} CPU-ms a batch")
     for callers in (1, 16):
         latencies: list[float] = []
 
@@ -55,16 +68,19 @@ async def measure_appends(log: SqliteEventLog, sync: Sync) -> None:
         took = time.perf_counter() - started
         p50, p99 = statistics.median(latencies) * 1e3, statistics.quantiles(latencies, n=100)[98] * 1e3
         rate = callers * 400 / took
-        say(f"sync={sync:6} one by one, {callers:2} callers: {rate:7,.0f}/s  p50 {p50:.2f} ms  p99 {p99:.2f} ms")
+        say(f"{name:11} one by one, {callers:2} callers: {rate:7,.0f}/s  p50 {p50:.2f} ms  p99 {p99:.2f} ms")
 
 
-async def measure_reads(log: SqliteEventLog) -> None:
+async def measure_reads(log: EventLog) -> None:
     """Consume everything, with a bare consumer and by a runner that commits each batch."""
     consumer = log.consumer([TOPIC.name], group=None)
+    await consumer.poll(max_records=1, timeout_s=0)  # connected
+    await consumer.seek(await log.begin_offsets([TOPIC.name]))
+    ends = await log.end_offsets([TOPIC.name])
     count = 0
     started = time.perf_counter()
-    while records := await consumer.poll(max_records=BATCH, timeout_s=0):
-        count += len(records)
+    while consumer.position() != ends:
+        count += len(await consumer.poll(max_records=BATCH, timeout_s=1))
     say(f"consume: {count / (time.perf_counter() - started):,.0f} events/s")
 
     stop = asyncio.Event()
@@ -83,9 +99,8 @@ async def measure_reads(log: SqliteEventLog) -> None:
     say(f"consume by a runner, a commit a batch: {count / (time.perf_counter() - started):,.0f} events/s")
 
 
-async def measure_wake(log: SqliteEventLog, folder: Path) -> None:
-    """Time from an acknowledged append to the record in a consumer's hand: of this log and of another on its files."""
-    other = SqliteEventLog(folder, sync="normal")
+async def measure_wake(log: EventLog, other: EventLog) -> None:
+    """Time from an acknowledged append to the record in a consumer's hand: of this log and of another on the same."""
     for name, producer in (("the same", log.producer()), ("another", other.producer())):
         consumer = log.consumer([TOPIC.name], group=name)
         await consumer.seek(await log.end_offsets([TOPIC.name]))
@@ -103,7 +118,7 @@ async def measure_wake(log: SqliteEventLog, folder: Path) -> None:
     await other.close()
 
 
-async def measure_idle(log: SqliteEventLog) -> None:
+async def measure_idle(log: EventLog) -> None:
     """Processor time of three waiting consumers of three topics."""
     await log.ensure_topics(default_specs())
 
@@ -122,21 +137,36 @@ async def measure_idle(log: SqliteEventLog) -> None:
     await asyncio.gather(*tasks)
 
 
-async def main(root: Path) -> None:
+async def measure_kafka(url: str) -> None:
+    """Measure a Kafka."""
+    log, other = open_event_log(url), open_event_log(url)
+    await log.ensure_topics([TOPIC])
+    await measure_appends(log, "kafka")
+    await measure_reads(log)
+    await measure_wake(log, other)
+    await measure_idle(log)
+    await log.close()
+
+
+async def measure_sqlite(root: Path) -> None:
     """Measure both ways to sync."""
     ways: tuple[Sync, ...] = ("normal", "full")
     for sync in ways:
         folder = root / sync
         log = SqliteEventLog(folder, sync=sync)
         await log.ensure_topics([TOPIC])
-        await measure_appends(log, sync)
+        await measure_appends(log, f"sync={sync}")
         if sync == "full":
             await measure_reads(log)
-            await measure_wake(log, folder)
+            await measure_wake(log, SqliteEventLog(folder, sync="normal"))
             await measure_idle(log)
         await log.close()
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as temporary:
-        uvloop.run(main(Path(temporary)))
+    where = sys.argv[1] if len(sys.argv) > 1 else None
+    if where is not None and where.startswith(f"{SCHEME}://"):
+        uvloop.run(measure_kafka(where))
+    else:
+        with tempfile.TemporaryDirectory(dir=where) as temporary:
+            uvloop.run(measure_sqlite(Path(temporary)))

@@ -1,4 +1,7 @@
-"""Measures profile_store over gRPC: a real process on SQLite in a temporary folder, one client, one call at a time.
+"""Measures profile_store over gRPC: a real process, one client, one call at a time unless it says otherwise.
+
+The store is SQLite in a temporary folder; with --url cql://host:port/keyspace it is that keyspace, which the migration
+makes where it does not exist. Every run has a tenant of its own.
 
 CPU is that of the service's process alone, so the numbers hold whatever the client costs.
 """
@@ -14,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from subprocess import Popen, TimeoutExpired
+from subprocess import Popen, TimeoutExpired, run
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
@@ -28,7 +31,7 @@ from servicekit.testing import free_port
 
 T = TypeVar("T")
 
-TENANT = "bench"
+TENANT = f"bench {time.time_ns():x}"
 DAY_MS = 24 * 3_600_000
 
 
@@ -82,6 +85,7 @@ def profile_store(folder: Path, **settings: str) -> Iterator[tuple[int, psutil.P
     """Run the service on a free port."""
     port = free_port()
     environment = {"DATA_DIR": str(folder), "GRPC_PORT": str(port), "METRICS_PORT": "0", "LOG_LEVEL": "WARNING"}
+    environment["AGENTDB_PORT"] = "0"
     process = Popen([sys.executable, "-m", "profile_store"], env={**os.environ, **environment, **settings})
     try:
         yield port, psutil.Process(process.pid)
@@ -94,20 +98,26 @@ def profile_store(folder: Path, **settings: str) -> Iterator[tuple[int, psutil.P
             process.wait()
 
 
+def store_settings(url: str) -> dict[str, str]:
+    """Give the settings that name the store."""
+    return {"PROFILE_STORE_URL": url, "CQL_REPLICATION_FACTOR": "1"} if url else {}
+
+
 async def bench(arguments: argparse.Namespace) -> list[Figure]:
     """Load, then ask; give the figures."""
     figures: list[Figure] = []
     random = Random(arguments.seed)
+    store = store_settings(arguments.url)
     with TemporaryDirectory() as name:
         folder = Path(name)
-        with profile_store(folder) as (port, process):
+        with profile_store(folder, **store) as (port, process):
             async with RpcChannel(f"127.0.0.1:{port}", name="bench") as channel:
                 await channel.wait_ready(20)
                 service = Service(process, pb_grpc.ProfileStoreServiceStub(channel.channel))
                 figures += await load(service, arguments, random)
                 figures += await ask(service, arguments, random)
                 sys.stdout.write(f"resident after it: {service.resident_mb():.0f} MB\n")
-        with profile_store(folder, CONTEXT_CACHE_MB="0") as (port, process):
+        with profile_store(folder, CONTEXT_CACHE_MB="0", **store) as (port, process):
             async with RpcChannel(f"127.0.0.1:{port}", name="bench") as channel:
                 await channel.wait_ready(20)
                 service = Service(process, pb_grpc.ProfileStoreServiceStub(channel.channel))
@@ -156,6 +166,24 @@ async def contexts(service: Service, arguments: argparse.Namespace, random: Rand
     return await service.measure(name, service.stub.GetUserContexts, requests, units=size * len(requests))
 
 
+async def contexts_at_once(service: Service, arguments: argparse.Namespace, random: Random) -> Figure:
+    """Read contexts as a busy gateway does: four calls under way."""
+
+    def request() -> pb.GetUserContextsRequest:
+        users = (random.randrange(arguments.users) for _ in range(arguments.context_batch))
+        queries = (pb.GetUserContextsRequest.Query(tenant=TENANT, user_id=f"user-{user}") for user in users)
+        return pb.GetUserContextsRequest(queries=queries)
+
+    async def four(requests: Sequence[pb.GetUserContextsRequest]) -> None:
+        await asyncio.gather(*(service.stub.GetUserContexts(each) for each in requests))
+
+    fours = [[request() for _ in range(4)] for _ in range(arguments.calls // 4)]
+    units = len(fours) * 4 * arguments.context_batch
+    return await service.measure(
+        f"contexts, {arguments.context_batch} a call, 4 calls at once", four, fours, units=units
+    )
+
+
 async def ask(service: Service, arguments: argparse.Namespace, random: Random) -> list[Figure]:
     """Read contexts, popular items, items and exports."""
     stub = service.stub
@@ -180,6 +208,7 @@ async def ask(service: Service, arguments: argparse.Namespace, random: Random) -
     items = pb.ExportItemsRequest(tenant=TENANT)
     return [
         await contexts(service, arguments, random, "warm"),
+        await contexts_at_once(service, arguments, random),
         await service.measure("popularity, top 100", stub.GetPopularity, [plain] * 20, units=20 * 64),
         await service.measure("popularity, top 100, filtered", stub.GetPopularity, [filtered] * 20, units=20 * 64),
         await service.measure("get items, 500 a call", stub.GetItems, [get] * 20, units=20 * len(get.item_keys) // 8),
@@ -238,6 +267,7 @@ def now_ms() -> int:
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", default="", help="PROFILE_STORE_URL of a CQL keyspace (default: SQLite)")
     parser.add_argument("--users", type=int, default=1_000, help="how many users (default: %(default)s)")
     parser.add_argument("--history", type=int, default=100, help="interactions of each user (default: %(default)s)")
     parser.add_argument("--items", type=int, default=3_600, help="size of the catalogue (default: %(default)s)")
@@ -247,6 +277,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON to this file")
     arguments = parser.parse_args()
+    if arguments.url:
+        environment = {**os.environ, **store_settings(arguments.url)}
+        run([sys.executable, "-m", "profile_store.migrate"], env=environment, check=True)
     figures = asyncio.run(bench(arguments))
     sys.stdout.write(f"{'what':60} {'per second':>12} {'p50 ms':>9} {'p99 ms':>9} {'CPU µs each':>12}\n")
     for figure in figures:

@@ -13,6 +13,7 @@ from servers.errors import ServerError
 from servers.fleet import fleet
 from servers.server import Server
 from servers.settings import ServersSettings
+from servers.stores import Places, write_settings
 
 
 def up(server: Server) -> str:
@@ -76,7 +77,8 @@ OF_SOME: dict[str, Callable[[Server], str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do one thing to the servers, side by side; 0 when all went well."""
-    servers = fleet(ServersSettings())
+    settings = ServersSettings()
+    servers = fleet(settings)
     parser = argparse.ArgumentParser(prog="servers", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, action in (OF_ALL | OF_SOME).items():
@@ -98,7 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     chosen = [servers[name] for name in options.names] or list(servers.values())
     with ThreadPoolExecutor(len(chosen)) as pool:
-        return 0 if all(list(pool.map(told, chosen))) else 1
+        well = all(list(pool.map(told, chosen)))
+    if well and options.command == "up" and not options.names:
+        write_settings(settings.stores_file, Places(servers))
+        sys.stdout.write(f"a stack on them: recommend up --stores servers, which reads {settings.stores_file}\n")
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ class ServersSettings(BaseSettings):
     """Folder with a folder for each server: its data, configuration, log, pid and, where there is one, password."""
     cache_dir: Path = ROOT / ".cache" / "servers"
     """Folder of the jars and of the Maven repository that they come through."""
+    stores_file: Path = ROOT / ".cache" / "servers" / "stores.env"
+    """The settings file of a stack on the servers; `recommend up --stores servers` looks there."""
     java: str = ""
     """Path of a Java 17; without it JAVA_HOME, the path and Debian's place are looked at."""
 

@@ -58,7 +58,7 @@ class Between:
     Args:
         links: For each item its nodes by key.
         samples: For each item its users.
-        users: int64[m], all users of the samples, ascending.
+        users: int64[m], at least those that an item of the history shares with one of the others, ascending.
         damping: float64[m], 1 / d(u)^damping of each.
     """
 

@@ -7,6 +7,7 @@ from operator import attrgetter
 
 import numpy as np
 
+from profile_store.adapters.memory_policies import MemoryPolicyStore
 from profile_store.domain.contexts import MAX_ROWS, ContextQuery, UserContext, build_history
 from profile_store.domain.interactions import (
     BUILT_IN_TYPES,
@@ -35,9 +36,10 @@ class _Tenant:
 
 
 class MemoryProfileStore:
-    """Implements every port of profile_store; nothing outlives the process."""
+    """Implements every port of profile_store, PolicyStore as `policies`; nothing outlives the process."""
 
     def __init__(self) -> None:
+        self.policies = MemoryPolicyStore()
         self._tenants: defaultdict[str, _Tenant] = defaultdict(_Tenant)
         self._items: dict[int, Item] = {}
         self._deleted_at_ms: dict[int, int] = {}

@@ -20,6 +20,7 @@ from profile_store.adapters import sqlite_interactions, sqlite_items
 from profile_store.adapters.lru import Lru
 from profile_store.adapters.sqlite_interactions import Appended, Erased, PutTypes, user_key_of
 from profile_store.adapters.sqlite_items import PutItems, item_from_row
+from profile_store.adapters.sqlite_policies import SqlitePolicyStore
 from profile_store.adapters.sqlite_popularity import ChangedSums
 from profile_store.adapters.sqlite_schema import MIGRATIONS, key_list
 from profile_store.domain.contexts import MAX_ROWS, ContextQuery, History, UserContext, build_history
@@ -75,11 +76,12 @@ _TOP_ITEMS = (
 
 
 class SqliteProfileStore:
-    """Implements every port of profile_store; also an async context manager, made by `open`."""
+    """Implements every port of profile_store, PolicyStore as `policies`; also an async context manager, by `open`."""
 
     def __init__(
         self, database: Database, top_items: dict[str, TopItems], lock: int, *, context_bytes: int, items: int
     ) -> None:
+        self.policies = SqlitePolicyStore(database)
         self._database = database
         self._lock = lock
         self._top_items = top_items

@@ -82,6 +82,51 @@ CREATE TABLE popularity (
     total REAL NOT NULL
 );
 """,
+    """
+-- What agents have learned. The user is '' where all of an agent's users share the policy.
+CREATE TABLE policies (
+    tenant_no INTEGER NOT NULL,
+    agent_id TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    state TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    updated_at_ms INTEGER NOT NULL,
+    document BLOB NOT NULL,
+    PRIMARY KEY (tenant_no, agent_id, user_id, state)
+);
+CREATE INDEX policies_by_user ON policies (tenant_no, user_id);
+
+-- What agents did, in the order in which it is read.
+CREATE TABLE episodes (
+    tenant_no INTEGER NOT NULL,
+    agent_id TEXT NOT NULL,
+    user_key INTEGER NOT NULL,
+    occurred_at_ms INTEGER NOT NULL,
+    episode_id TEXT NOT NULL,
+    state TEXT NOT NULL,
+    action TEXT NOT NULL,
+    probability REAL,
+    document BLOB NOT NULL,
+    PRIMARY KEY (tenant_no, agent_id, user_key, occurred_at_ms, episode_id)
+);
+CREATE UNIQUE INDEX episodes_by_id ON episodes (tenant_no, agent_id, episode_id);
+CREATE INDEX episodes_by_user ON episodes (tenant_no, user_key);
+
+-- What came of it.
+CREATE TABLE rewards (
+    tenant_no INTEGER NOT NULL,
+    agent_id TEXT NOT NULL,
+    user_key INTEGER NOT NULL,
+    occurred_at_ms INTEGER NOT NULL,
+    reward_id TEXT NOT NULL,
+    episode_id TEXT NOT NULL,
+    value REAL NOT NULL,
+    PRIMARY KEY (tenant_no, agent_id, user_key, occurred_at_ms, reward_id)
+);
+CREATE UNIQUE INDEX rewards_by_id ON rewards (tenant_no, agent_id, reward_id);
+CREATE INDEX rewards_by_user ON rewards (tenant_no, user_key);
+""",
 )
 
 

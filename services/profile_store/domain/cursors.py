@@ -2,8 +2,11 @@
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
 
+from profile_store.domain.episodes import RecordPosition
 from profile_store.domain.interactions import Position
+from profile_store.domain.policies import PolicyPosition
 from servicekit.errors import InvalidArgumentError
 
 _MAX_CURSOR = 4_096
@@ -47,7 +50,45 @@ def history_position(cursor: str) -> Position | None:
     raise _unknown()
 
 
-def _write(parts: list[str] | list[int]) -> str:
+def policy_cursor(position: PolicyPosition) -> str:
+    """Write where a page of policies ended."""
+    return _write([position.user_id, position.state])
+
+
+def policy_position(cursor: str) -> PolicyPosition | None:
+    """Read it; None for the first page.
+
+    Raises:
+        InvalidArgumentError: It is none of ours.
+    """
+    match _read(cursor):
+        case None:
+            return None
+        case [str(user_id), str(state)] if _is_text(user_id) and _is_text(state):
+            return PolicyPosition(user_id, state)
+    raise _unknown()
+
+
+def record_cursor(position: RecordPosition) -> str:
+    """Write where a page of episodes or rewards ended."""
+    return _write([position.occurred_at_ms, position.record_id])
+
+
+def record_position(cursor: str) -> RecordPosition | None:
+    """Read it; None for the first page.
+
+    Raises:
+        InvalidArgumentError: It is none of ours.
+    """
+    match _read(cursor):
+        case None:
+            return None
+        case [int(occurred_at_ms), str(record_id)] if 0 < occurred_at_ms < 2**63 and _is_text(record_id):
+            return RecordPosition(occurred_at_ms, record_id)
+    raise _unknown()
+
+
+def _write(parts: Sequence[str | int]) -> str:
     return urlsafe_b64encode(json.dumps(parts).encode()).decode()
 
 

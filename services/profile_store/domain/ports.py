@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from profile_store.domain.contexts import ContextQuery, UserContext
+from profile_store.domain.episodes import Episode, RecordQuery, Reward
 from profile_store.domain.interactions import (
     ExportPosition,
     Interaction,
@@ -19,6 +20,7 @@ from profile_store.domain.interactions import (
     UserCount,
 )
 from profile_store.domain.items import Item, ItemRef
+from profile_store.domain.policies import Policy, PolicyKey, PolicyPosition, PolicyPut, PutPolicyOutcome
 from profile_store.domain.popularity import PopularityList, PopularityQuery
 
 
@@ -108,4 +110,54 @@ class PopularityStore(Protocol):
 
     async def most_popular(self, query: PopularityQuery, *, now_ms: int) -> PopularityList:
         """Give the most popular items that exist, are not hidden, are available now and pass the filter."""
+        ...
+
+
+class PolicyStore(Protocol):
+    """Keeps what agents have learned, and what they learn from."""
+
+    async def put_policies(self, puts: Sequence[PolicyPut], *, now_ms: int) -> Sequence[PutPolicyOutcome]:
+        """Write each policy whose stored version is the expected one; no policy is named twice.
+
+        The new version is `next_version` of the expected one. Not idempotent, unlike all other writes: a repetition
+        finds its own version. After an error any of them may have been written.
+        """
+        ...
+
+    async def get_policies(self, keys: Sequence[PolicyKey]) -> Sequence[Policy | None]:
+        """Give one answer for each key; None where there is no policy."""
+        ...
+
+    async def list_policies(
+        self, tenant: str, agent_id: str, user_id: str | None, *, after: PolicyPosition | None, limit: int
+    ) -> Sequence[Policy]:
+        """Give the next policies, of one user by state, of all (None) in an order of the store's own."""
+        ...
+
+    async def append_episodes(self, episodes: Sequence[Episode]) -> Sequence[bool]:
+        """Store episodes; tell which are new.
+
+        Not new is one whose id the agent knows, or which occurred before its user's erasure. Of two replicas that are
+        given the same one at the same moment both may find it new; it is stored once.
+        """
+        ...
+
+    async def append_rewards(self, rewards: Sequence[Reward]) -> Sequence[bool]:
+        """Store rewards, as episodes are."""
+        ...
+
+    async def list_episodes(self, query: RecordQuery) -> Sequence[Episode]:
+        """Give the next episodes by time and id."""
+        ...
+
+    async def list_rewards(self, query: RecordQuery) -> Sequence[Reward]:
+        """Give the next rewards by time and id."""
+        ...
+
+    async def forget_user(self, tenant: str, user_id: str, *, until_ms: int) -> None:
+        """Delete a user's policies that were created, and episodes and rewards that occurred, up to a moment.
+
+        None of the latter is let in again. A policy that was created before and put again afterwards goes too, since it
+        was learned from what was before.
+        """
         ...

@@ -28,6 +28,9 @@ _ONE_THREAD: Final = {
 }
 _USES_ALL_CORES: Final = "gpu_worker"
 
+# It has a second gRPC service on a port of its own.
+_SERVES_AGENTS_TOO: Final = "profile_store"
+
 # A stack's stores are those of its settings file, not what the shell that starts it happens to say; empty is embedded.
 _NO_STORES: Final = dict.fromkeys(("PROFILE_STORE_URL", "GRAPH_STORE_URL", "VECTOR_STORE_URL", "REDIS_URL"), "")
 
@@ -87,7 +90,7 @@ def plan_stack(
     taken = [each for each in range(port, port + replicas) if port and not is_free(each)]
     if taken:
         raise CommandError(f"Port {taken[0]} is taken", hint="choose another: `--port N`, or 0 for any free one")
-    free = iter(free_ports(2 * replicas * (1 + len(_GRPC_SERVICES))))
+    free = iter(free_ports(replicas * (2 * (1 + len(_GRPC_SERVICES)) + 1)))
     ports = {name: [next(free) for _ in range(replicas)] for name in (*_GRPC_SERVICES, GATEWAY)}
     if port:
         ports[GATEWAY] = [port + replica for replica in range(replicas)]
@@ -99,6 +102,8 @@ def plan_stack(
         name = service if replicas == 1 else f"{service}-{replica + 1}"
         listens, metrics_port = ports[service][replica], next(free)
         own = {"HTTP_PORT": str(listens), **key} if service == GATEWAY else {"GRPC_PORT": str(listens)}
+        if service == _SERVES_AGENTS_TOO:
+            own |= {"AGENTDB_PORT": str(next(free))}
         if replicas > 1:  # what a replica keeps in files is its own
             own |= {
                 "MEMBER": name,

@@ -160,7 +160,10 @@ class EventConsumer(Protocol):
         ...
 
     async def close(self) -> None:
-        """Leave the group, so that others take over at once; commits nothing."""
+        """Leave the group, so that others take over at once; commits nothing.
+
+        A log may keep the seat of a named member for a while, as if its process had died: it is expected back.
+        """
         ...
 
 

@@ -13,7 +13,6 @@ from servicekit.filters import Filter
 from vector_search.application.content import ContentVectors
 from vector_search.application.search import search_open
 from vector_search.application.tenants import Tenants
-from vector_search.domain.catalogue import Catalogue
 from vector_search.domain.dense import (
     DenseIndex,
     Distance,
@@ -123,13 +122,23 @@ class Embeddings:
     async def search(self, tenant: str, queries: Sequence[VectorQuery]) -> list[Neighbours | ServiceError]:
         """Give the items nearest by content that may be recommended, for each vector."""
         catalogue = self._tenants.find(tenant).active.catalogue
-        outcomes: list[Neighbours | ServiceError] = []
+        outcomes: list[Neighbours | ServiceError] = [nothing_near()] * len(queries)
         async with self._content.reading(tenant, self._encoder(tenant)) as index:
-            for query in queries:
+            if index is None:
+                return outcomes
+            batches: dict[tuple[int, Filter, bool], list[int]] = {}
+            for place, query in enumerate(queries):
                 try:
-                    outcomes.append(nothing_near() if index is None else await _search_content(index, catalogue, query))
+                    index.space.check_queries(query.vector[None])
                 except InvalidArgumentError as error:
-                    outcomes.append(error)
+                    outcomes[place] = error
+                else:
+                    batches.setdefault((query.limit, query.conditions, query.exact), []).append(place)
+            for (limit, conditions, exact), places in batches.items():
+                vectors = np.array([queries[place].vector for place in places], np.float32)
+                found = await search_open(index, catalogue, vectors, limit=limit, conditions=conditions, exact=exact)
+                for place, neighbours in zip(places, found, strict=True):
+                    outcomes[place] = neighbours
         return outcomes
 
     async def search_factors(self, tenant: str, queries: Sequence[VectorQuery]) -> list[Neighbours | ServiceError]:
@@ -227,12 +236,6 @@ class Embeddings:
 
     def _encoder(self, tenant: str) -> str:
         return self._tenants.find(tenant).active.version.encoder
-
-
-async def _search_content(index: DenseIndex, catalogue: Catalogue, query: VectorQuery) -> Neighbours:
-    return await search_open(
-        index, catalogue, query.vector, limit=query.limit, conditions=query.conditions, exact=query.exact
-    )
 
 
 def points_of(embeddings: Sequence[Embedding]) -> Points:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from servicekit.arrays import Keys
+from servicekit.arrays import Floats, Keys
 from servicekit.deadline import deadline_after, remaining_s
 from servicekit.errors import NotFoundError, ServiceError, UnavailableError
 from servicekit.filters import Filter
@@ -119,17 +119,27 @@ class Retrieval:
             wanted = np.unique(np.concatenate([queries[place].history_keys for place in poor]))
             keys, vectors = await index.vectors(wanted)
             stored = dict(zip(keys.tolist(), vectors, strict=True))
+            batches: dict[tuple[int, Filter], list[tuple[int, Floats]]] = {}
             for place in poor:
-                query = queries[place]
-                vector = wanted_vector(query, stored)
-                if vector is None:
-                    continue
-                barred = (
-                    query.exclude_keys
-                    if query.include_history
-                    else np.concatenate([query.exclude_keys, query.history_keys])
-                )
+                vector = wanted_vector(queries[place], stored)
+                if vector is not None:
+                    alike = queries[place].limit, queries[place].conditions
+                    batches.setdefault(alike, []).append((place, vector))
+            for (limit, conditions), batch in batches.items():
                 found = await search_open(
-                    index, serving.catalogue, vector, limit=query.limit, conditions=query.conditions, exclude=barred
+                    index,
+                    serving.catalogue,
+                    np.array([vector for _, vector in batch], np.float32),
+                    limit=limit,
+                    conditions=conditions,
+                    exclude=[_barred(queries[place]) for place, _ in batch],
                 )
-                answers[place] = add_nearest(serving.retriever, query, answers[place], found)
+                for (place, _), neighbours in zip(batch, found, strict=True):
+                    answers[place] = add_nearest(serving.retriever, queries[place], answers[place], neighbours)
+
+
+def _barred(query: UserQuery) -> Keys:
+    """Give what must not come back."""
+    if query.include_history:
+        return query.exclude_keys
+    return np.concatenate([query.exclude_keys, query.history_keys])

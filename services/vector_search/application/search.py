@@ -1,5 +1,7 @@
 """Searches the dense index for what may be recommended now, which the catalogue knows better than the payloads."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from servicekit.arrays import Floats, Keys
@@ -7,32 +9,42 @@ from servicekit.filters import Filter
 from vector_search.domain.catalogue import Catalogue
 from vector_search.domain.dense import MAX_LIMIT, DenseIndex, Neighbours, nothing_near
 
-_NO_KEYS: Keys = np.empty(0, np.int64)
-
 
 async def search_open(
     index: DenseIndex,
     catalogue: Catalogue,
-    vector: Floats,
+    vectors: Floats,
     *,
     limit: int,
     conditions: Filter = (),
-    exclude: Keys = _NO_KEYS,
+    exclude: Sequence[Keys] = (),
     exact: bool = False,
-) -> Neighbours:
-    """Give the nearest items that are there, not hidden, within their window and pass the filter.
+) -> list[Neighbours]:
+    """Give for each row of float32[n, dimensions] the nearest items that are there, shown, open and pass the filter.
 
-    Asks for more when what was found may not be recommended.
+    All rows are one batch. Asks for more where what was found may not be recommended.
+
+    Raises:
+        InvalidArgumentError: As `DenseIndex.search`.
     """
+    found = [nothing_near()] * len(vectors)
+    places = list(range(len(vectors)))
     asked = min(limit + 16, MAX_LIMIT)
-    while True:
-        (found,) = await index.search(
-            vector[None], limit=asked, conditions=conditions, exclude=[exclude] if len(exclude) else (), exact=exact
+    while places:
+        answers = await index.search(
+            vectors[places],
+            limit=asked,
+            conditions=conditions,
+            exclude=[exclude[place] for place in places] if exclude else (),
+            exact=exact,
         )
-        admitted = catalogue.admitted(found.keys, conditions)
-        if np.count_nonzero(admitted) >= limit or len(found.keys) < asked or asked == MAX_LIMIT:
-            break
+        short = []
+        for place, answer in zip(places, answers, strict=True):
+            admitted = catalogue.admitted(answer.keys, conditions) if len(answer.keys) else np.empty(0, np.bool_)
+            if np.count_nonzero(admitted) < limit and len(answer.keys) == asked < MAX_LIMIT:
+                short.append(place)
+            else:
+                found[place] = Neighbours(answer.keys[admitted][:limit], answer.scores[admitted][:limit])
+        places = short
         asked = min(4 * asked, MAX_LIMIT)
-    if not len(found.keys):
-        return nothing_near()
-    return Neighbours(found.keys[admitted][:limit], found.scores[admitted][:limit])
+    return found

@@ -159,12 +159,12 @@ async def service(store: GraphStore) -> AsyncIterator[Service]:
     async with (
         served(lambda server: profile_grpc.add_ProfileStoreServiceServicer_to_server(exports, server)) as (
             _,
-            exports,
+            exporting,
         ),
         BackgroundTasks(asyncio.Event()) as tasks,
         served(
             lambda server: pb_grpc.add_GraphServiceServicer_to_server(
-                GraphServicer(graph.use_cases, graph.reader, make_rebuilder(graph, profile_store, log)), server
+                GraphServicer(graph.use_cases, graph.reader, make_rebuilder(graph, exporting, log)), server
             ),
             (SERVICE_NAME,),
         ) as (_, channel),

@@ -17,6 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recommendation.common.v1 import common_pb2
 from recommendation.events.v1 import events_pb2
+from recommendation.profile_store.v1 import policy_store_pb2 as policy_pb
+from recommendation.profile_store.v1 import policy_store_pb2_grpc as policy_grpc
 from recommendation.profile_store.v1 import profile_store_pb2 as pb
 from recommendation.profile_store.v1 import profile_store_pb2_grpc as pb_grpc
 from servicekit.arrays import pack_keys
@@ -37,11 +39,18 @@ class Service:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
+        self.agentdb_port = free_port()
         self.told = folder / f"stderr.{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **environment: str) -> subprocess.Popen[bytes]:
-        settings = {"DATA_DIR": str(self.folder), "GRPC_PORT": str(self.port), "METRICS_PORT": "0", **environment}
+        settings = {
+            "DATA_DIR": str(self.folder),
+            "GRPC_PORT": str(self.port),
+            "AGENTDB_PORT": str(self.agentdb_port),
+            "METRICS_PORT": "0",
+            **environment,
+        }
         with self.told.open("wb") as told:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "profile_store"], env={**os.environ, **settings}, stderr=told
@@ -202,6 +211,61 @@ async def test_the_log_is_applied_once_and_bad_records_are_put_aside(service: Se
             return await count(stub) == 0 and not items.items
 
         await eventually(all_gone, timeout_s=10)
+
+
+async def test_both_services_answer_in_one_process_and_an_erasure_reaches_both(service: Service, log: EventLog) -> None:
+    process = service.start()
+    key = policy_pb.PolicyKey(tenant=TENANT, agent_id="bandit", user_id="ann", state="home")
+    episode = policy_pb.Episode(
+        episode_id="e",
+        tenant=TENANT,
+        agent_id="bandit",
+        user_id="ann",
+        state="home",
+        action="show",
+        occurred_at_ms=now_ms(),
+    )
+    reward = policy_pb.Reward(
+        reward_id="r",
+        tenant=TENANT,
+        agent_id="bandit",
+        user_id="ann",
+        episode_id="e",
+        value=1.0,
+        occurred_at_ms=now_ms(),
+    )
+    whose: dict[str, Any] = {"tenant": TENANT, "agent_id": "bandit", "user_id": "ann"}
+    async with service.connected() as stub, RpcChannel(f"127.0.0.1:{service.agentdb_port}", name="agentdb") as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel.channel)
+        for name in ("", "recommendation.profile_store.v1.PolicyStoreService"):
+            answer = await channel.unary(health.Check, health_pb2.HealthCheckRequest(service=name), timeout_s=5)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        agents: Any = policy_grpc.PolicyStoreServiceStub(channel.channel)
+        put = policy_pb.PutPoliciesRequest.Put(key=key, document=b"learned")
+        (made,) = (await agents.PutPolicies(policy_pb.PutPoliciesRequest(puts=[put]))).results
+        assert made.version > 0
+        await agents.AppendEpisodes(policy_pb.AppendEpisodesRequest(episodes=[episode]))
+        await agents.AppendRewards(policy_pb.AppendRewardsRequest(rewards=[reward]))
+        await stub.AppendInteractions(pb.AppendInteractionsRequest(interactions=[deed("1", "a")]))
+
+        async def kept() -> list[int]:
+            return [
+                await count(stub),
+                len((await agents.ListPolicies(policy_pb.ListPoliciesRequest(**whose))).policies),
+                len((await agents.ListEpisodes(policy_pb.ListEpisodesRequest(**whose))).episodes),
+                len((await agents.ListRewards(policy_pb.ListRewardsRequest(**whose))).rewards),
+            ]
+
+        assert await kept() == [1, 1, 1, 1]
+        erased = events_pb2.UserErased(event_id="x", occurred_at_ms=now_ms(), tenant=TENANT, user_id="ann")
+        await log.producer().append([NewRecord(USER_ERASED, f"{TENANT}/ann", erased.SerializeToString())])
+
+        async def nothing_is_kept() -> bool:
+            return await kept() == [0, 0, 0, 0]
+
+        await eventually(nothing_is_kept, timeout_s=10)
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.wait, 15) == 0
 
 
 async def test_it_stops_on_sigterm_and_comes_back_with_everything(service: Service) -> None:

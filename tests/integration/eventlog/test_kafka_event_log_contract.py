@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -55,7 +56,9 @@ class TestKafkaEventLog(contract.EventLogContract):
         names = {name: own(name) for name in ("PLAIN", "SINGLE", "COMPACTED")}
         names["EXPIRING"] = replace(own("EXPIRING"), retention_ms=None)  # `maintain` says when, by the test's clock
         self.server, self.name = servers.kafka, unique_name
-        with patch.multiple(contract, **names):
+        with ExitStack() as own_names:
+            for name, spec in names.items():
+                own_names.enter_context(patch.object(contract, name, spec))
             log = self.open_log(tmp_path, clock)
             await log.ensure_topics(list(names.values()))
             yield log

@@ -38,7 +38,7 @@ async def client(options: Neo4jOptions) -> AsyncIterator[Neo4jClient]:
 
 
 def _options(server: Neo4jServer) -> Neo4jOptions:
-    return Neo4jOptions(server.address, USER, server.password, read_timeout_s=30.0)
+    return Neo4jOptions(server.address, USER, server.password, read_timeout_s=60.0, write_timeout_s=200.0)
 
 
 async def _migrate(options: Neo4jOptions) -> None:

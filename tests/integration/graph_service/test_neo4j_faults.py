@@ -5,7 +5,7 @@ import os
 import random
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -13,9 +13,8 @@ from time import monotonic
 import numpy as np
 import pytest
 from contract.graph_service.test_graph_store import assert_same, put, random_mutation, took
-from servers.neo4j_server import USER, Neo4jServer
+from servers.neo4j_server import Neo4jServer
 from servers.server import free_port
-from servers.settings import ServersSettings
 
 from graph_service.adapters.memory import MemoryGraphStore
 from graph_service.adapters.neo4j.client import Neo4jClient, Neo4jOptions, Transaction
@@ -27,7 +26,7 @@ from servicekit.deadline import deadline_after
 from servicekit.errors import DeadlineExceededError, ServiceError, StartupError, UnavailableError
 from servicekit.migrations import migrate
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(500)]
 
 RULE = RelatednessRule()
 
@@ -103,31 +102,17 @@ async def test_without_time_left_nothing_is_begun(client: Neo4jClient) -> None:
         await client.read(lambda transaction: transaction.run("ping"))
 
 
-# --- a server that may be hurt ---
+# --- what is wrong at the start ---
 
 
-@pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neo4jServer]:
-    server = Neo4jServer(tmp_path_factory.mktemp("neo4j"), free_port(), ServersSettings())
-    server.start()
-    with server:
-        yield server
-
-
-@pytest.fixture
-def own_options(own_server: Neo4jServer) -> Neo4jOptions:
-    return Neo4jOptions(own_server.address, USER, own_server.password, write_timeout_s=20.0, connect_timeout_s=2.0)
-
-
-async def test_a_database_without_our_schema_is_refused_and_then_migrated(own_options: Neo4jOptions) -> None:
+async def test_a_schema_that_is_behind_is_refused_and_then_migrated(client: Neo4jClient, options: Neo4jOptions) -> None:
+    await client.write(lambda transaction: transaction.execute("MATCH (done:SchemaMigration) DELETE done"))
     with pytest.raises(StartupError, match="recommend migrate"):
-        await opened(own_options)
-    client = Neo4jClient(own_options)
+        await opened(options)
     target = Neo4jMigrationTarget(client)
     assert await migrate(target, migrations()) == list(migrations())
     assert await migrate(target, migrations()) == []
-    await client.close()
-    store = await opened(own_options)
+    store = await opened(options)
     await store.close()
 
 
@@ -135,9 +120,9 @@ async def test_a_database_without_our_schema_is_refused_and_then_migrated(own_op
     ("change", "told"),
     [({"password": "wrong"}, "NEO4J_PASSWORD"), ({"database": "elsewhere"}, "NEO4J_DATABASE")],
 )
-async def test_bad_options_are_told_in_one_line(own_options: Neo4jOptions, change: dict[str, str], told: str) -> None:
+async def test_bad_options_are_told_in_one_line(options: Neo4jOptions, change: dict[str, str], told: str) -> None:
     with pytest.raises(StartupError, match=told) as caught:
-        await opened(replace(own_options, **change))  # type: ignore[arg-type]  # both are texts
+        await opened(replace(options, **change))  # type: ignore[arg-type]  # both are texts
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -148,12 +133,12 @@ async def test_a_server_that_is_not_there_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("name", ["graph_service", "graph_service.migrate"])
-async def test_the_process_ends_in_one_line(own_options: Neo4jOptions, tmp_path: Path, name: str) -> None:
+async def test_the_process_ends_in_one_line(options: Neo4jOptions, tmp_path: Path, name: str) -> None:
     settings = {
         "DATA_DIR": str(tmp_path),
         "METRICS_PORT": "0",
         "GRPC_PORT": "0",
-        "GRAPH_STORE_URL": own_options.url,
+        "GRAPH_STORE_URL": options.url,
         "NEO4J_PASSWORD": "wrong",
         "OMP_NUM_THREADS": "1",
     }
@@ -166,30 +151,36 @@ async def test_the_process_ends_in_one_line(own_options: Neo4jOptions, tmp_path:
     assert "NEO4J_PASSWORD" in line
 
 
+# --- a server that is hurt ---
+
+
+@pytest.mark.usefixtures("client")
 async def test_a_frozen_server_blocks_nobody_beyond_his_deadline(
-    own_server: Neo4jServer, own_options: Neo4jOptions
+    neo4j_server: Neo4jServer, options: Neo4jOptions
 ) -> None:
-    store = await opened(own_options)
+    store = await opened(options)
     await store.apply([put(1)])
-    own_server.pause()
+    neo4j_server.pause()
     try:
         with deadline_after(0.5), pytest.raises(ServiceError):
             await store.facts(np.array([1]))
         with deadline_after(0.5), pytest.raises(ServiceError):
             await store.apply([put(2)])
     finally:
-        own_server.resume()
+        neo4j_server.resume()
     assert list(await store.facts(np.array([1]))) == [1]
     await store.apply([put(2)])
     assert list(await store.facts(np.array([2]))) == [2]
     await store.close()
 
 
+@pytest.mark.usefixtures("client")
 async def test_killed_under_writes_nothing_acknowledged_is_lost_and_nothing_is_there_twice(
-    own_server: Neo4jServer, own_options: Neo4jOptions
+    neo4j_server: Neo4jServer, options: Neo4jOptions
 ) -> None:
     rng = random.Random(4)
-    stores = [await opened(own_options) for _ in range(2)]
+    options = replace(options, write_timeout_s=20.0, connect_timeout_s=2.0)
+    stores = [await opened(options) for _ in range(2)]
     acknowledged: list[Interaction] = []
     tried: list[Interaction] = []
     stop = asyncio.Event()
@@ -214,18 +205,18 @@ async def test_killed_under_writes_nothing_acknowledged_is_lost_and_nothing_is_t
     async with asyncio.TaskGroup() as writers:
         for store in stores:
             writers.create_task(write(store))
-        await asyncio.wait_for(enough.wait(), 60.0)
-        await asyncio.to_thread(own_server.kill)
-        await asyncio.to_thread(own_server.start)
+        await asyncio.wait_for(enough.wait(), 200.0)
+        await asyncio.to_thread(neo4j_server.kill)
+        await asyncio.to_thread(neo4j_server.start)
         enough.clear()
-        await asyncio.wait_for(enough.wait(), 120.0)
+        await asyncio.wait_for(enough.wait(), 200.0)
         stop.set()
     assert len(acknowledged) == len(tried)
 
     reference = MemoryGraphStore()
     await reference.apply(acknowledged)
     items = np.arange(1_000, 1_050)
-    fresh = await opened(own_options)
+    fresh = await opened(options, patience_s=60.0)
     for mine, theirs in zip(await fresh.related(items, RULE), await reference.related(items, RULE), strict=True):
         assert_same(mine, theirs)
     for store in (fresh, *stores):

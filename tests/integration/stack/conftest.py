@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 from servers.addresses import Addresses
+from servers.stores import make_bucket, settings_for
 
 from e2e.shop import fill, visit_and_train
 from e2e.stack import Stack, running_stack
-from e2e.stores import settings_for
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +15,7 @@ def stack(servers: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("replicas")
     settings = folder / "stores.env"
     settings.write_text(settings_for(servers))
+    make_bucket(servers.settings.s3_port)
     with running_stack(folder, "--settings", str(settings), "--replicas", "2") as stack:
         fill(stack)
         visit_and_train(stack)

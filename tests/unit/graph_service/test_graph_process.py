@@ -3,6 +3,8 @@
 import asyncio
 import os
 import random
+import shutil
+import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Sequence
@@ -15,8 +17,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from graph_service.adapters.memory import MemoryGraphStore
 from graph_service.adapters.sqlite import SqliteGraphStore
+from graph_service.bootstrap import member_name
 from graph_service.domain.graph import Interaction
 from graph_service.domain.ports import RelatednessRule
+from graph_service.settings import GraphServiceSettings
 from recommendation.common.v1 import common_pb2
 from recommendation.events.v1 import events_pb2
 from recommendation.graph_service.v1 import graph_service_pb2 as pb
@@ -221,7 +225,14 @@ async def test_what_was_acknowledged_survives(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("GRPC_PORT", "-1"), ("USER_DAMPING", "nan"), ("INTERACTION_WEIGHTS", '{"view": "much"}')]
+    ("name", "value"),
+    [
+        ("GRAPH_STORE_URL", "http://there"),
+        ("NEO4J_POOL_SIZE", "0"),
+        ("GRPC_PORT", "-1"),
+        ("USER_DAMPING", "nan"),
+        ("INTERACTION_WEIGHTS", '{"view": "much"}'),
+    ],
 )
 async def test_a_bad_setting_ends_it_at_once_in_one_line(tmp_path: Path, name: str, value: str) -> None:
     process = await asyncio.create_subprocess_exec(
@@ -232,3 +243,66 @@ async def test_a_bad_setting_ends_it_at_once_in_one_line(tmp_path: Path, name: s
     assert told.decode().startswith(name)
     assert len(told.splitlines()) == 1
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - nothing was made
+
+
+async def test_the_embedded_store_needs_no_driver() -> None:
+    asked = "import sys, graph_service.__main__; sys.exit('neo4j' in sys.modules)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", asked)
+    assert await process.wait() == 0
+
+
+async def test_the_embedded_store_needs_no_migration(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "graph_service.migrate", env=os.environ | {"DATA_DIR": str(tmp_path)}, stdout=PIPE
+    )
+    told, _ = await process.communicate()
+    assert process.returncode == 0
+    assert "migrates itself" in told.decode()
+
+
+@pytest.mark.parametrize("url", ["bolt://:x", "bolt://there?what=ever"])
+async def test_an_address_that_cannot_be_is_told_in_one_line(tmp_path: Path, url: str) -> None:
+    environment = os.environ | {"DATA_DIR": str(tmp_path), "GRAPH_STORE_URL": url, "METRICS_PORT": "0"}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "graph_service", env=environment, stderr=PIPE)
+    _, told = await process.communicate()
+    assert process.returncode == 2
+    (line,) = told.decode().splitlines()
+    assert line.startswith("GRAPH_STORE_URL")
+
+
+def test_a_replica_has_a_name_of_its_own() -> None:
+    assert member_name(GraphServiceSettings()) == "graph_service"
+    shared = GraphServiceSettings(graph_store_url="bolt://there")
+    assert member_name(shared) == f"graph_service-{socket.gethostname()}"
+    assert member_name(shared.model_copy(update={"consumer_member": "me"})) == "me"
+
+
+async def test_what_a_killed_rebuild_left_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "graph.sqlite"
+    store = SqliteGraphStore(path)
+    await store.apply([Interaction(1, 2, 1.0, AT_MS)])
+    rebuild = await store.begin_rebuild()
+    await rebuild.fill([Interaction(1, 3, 1.0, AT_MS)])
+    left = tmp_path / "left"
+    left.mkdir()
+    for name in os.listdir(tmp_path):  # noqa: PTH208 - as they lie there when the process is killed now
+        if name.startswith("graph"):
+            shutil.copy(tmp_path / name, left)
+    assert len(list(left.glob("graph-2.sqlite*"))) > 1
+    await store.close()
+    again = SqliteGraphStore(left / "graph.sqlite")
+    assert not list(left.glob("graph-2.sqlite*"))
+    assert (await again.busiest_items(9)).tolist() == [2]
+    await again.close()
+
+
+async def test_the_rebuilt_graph_serves_after_a_restart(tmp_path: Path) -> None:
+    store = SqliteGraphStore(tmp_path / "graph.sqlite")
+    rebuild = await store.begin_rebuild()
+    await rebuild.fill([Interaction(1, 3, 1.0, AT_MS)])
+    await rebuild.finish()
+    await store.close()
+    again = SqliteGraphStore(tmp_path / "graph.sqlite")
+    assert (await again.busiest_items(9)).tolist() == [3]
+    assert not (tmp_path / "graph.sqlite").exists()
+    await again.close()

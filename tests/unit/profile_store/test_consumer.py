@@ -6,7 +6,7 @@ from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 
 from profile_store.adapters.memory import MemoryProfileStore
-from profile_store.application import ProfileService
+from profile_store.application.profiles import ProfileService
 from profile_store.consumer import GROUP, TOPICS, ProfileStoreConsumer
 from profile_store.domain.contexts import ContextQuery
 from profile_store.domain.interactions import Interaction
@@ -43,7 +43,14 @@ def store() -> FailingStore:
 
 @pytest.fixture
 def service(store: FailingStore) -> ProfileService:
-    return ProfileService(items=store, interactions=store, types=store, popularity=store, clock=ManualClock(NOW))
+    return ProfileService(
+        items=store,
+        interactions=store,
+        types=store,
+        popularity=store,
+        policies=store.policies,
+        clock=ManualClock(NOW),
+    )
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import struct
 import subprocess
 import sys
 from random import Random
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cassandra
@@ -21,8 +21,10 @@ from cassandra.cqltypes import DoubleType, Int32Type, LongType, UTF8Type
 from cassandra.policies import RetryPolicy
 
 from profile_store.adapters.cql import policies
+from profile_store.adapters.cql.agent_policies import policy_shard
+from profile_store.adapters.cql.agent_records import RECORD_BUCKET_MS, record_bucket
 from profile_store.adapters.cql.columns import _ColumnsResult
-from profile_store.adapters.cql.connection import CqlAddress
+from profile_store.adapters.cql.connection import CqlAddress, _prepared
 from profile_store.adapters.cql.errors import ERRORS, translated
 from profile_store.adapters.cql.feed import SLOT_MS, event_key, first_arrival, slot_of
 from profile_store.adapters.cql.histories import BUCKET_MS, USER_SHARDS, bucket_of, shard_of
@@ -128,6 +130,20 @@ def test_clauses_of_scylla_are_for_scylla() -> None:
         assert "ALLOW FILTERING" not in statement.cql
 
 
+def test_only_conditional_statements_are_never_repeated() -> None:
+    class Session:
+        def prepare(self, _: str) -> SimpleNamespace:
+            return SimpleNamespace(is_idempotent=None)
+
+    for statement in STATEMENTS:
+        is_conditional = " IF " in statement.cql
+        assert (statement.kind == "conditional") == is_conditional
+        assert ("FROM policies" in statement.cql or "INTO policies" in statement.cql) <= (
+            is_conditional or statement.kind == "read"
+        )
+        assert _prepared(Session(), statement, statement.cql).is_idempotent == (not is_conditional)
+
+
 def test_the_schema_is_one_that_can_be_run_again() -> None:
     for migration in schema():
         for statement in migration.statements:
@@ -159,6 +175,9 @@ def test_numbers_that_stored_data_depends_on() -> None:
     assert type_key("view") == 3455179903801647660
     assert event_key("e", 1) == 5067085145683876692
     assert name_shard(ItemRef("t", "film", "dune")) == 2
+    assert policy_shard("ann") == 35
+    assert record_bucket(RECORD_BUCKET_MS - 1) == 0
+    assert record_bucket(RECORD_BUCKET_MS) == 1
     assert bucket_of(BUCKET_MS - 1) == 0
     assert bucket_of(BUCKET_MS) == 1
     assert shard_of(0) == 0

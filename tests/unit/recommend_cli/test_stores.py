@@ -86,6 +86,7 @@ def test_replicas_have_names_ports_and_files_of_their_own(tmp_path: Path, settin
     stores_of_profiles = [service for service in plan.services if service.service == "profile_store"]
     for gateway in gateways:
         assert gateway.environment["AGENTDB_ENDPOINT"] == ",".join(each.endpoint for each in stores_of_profiles)
+    assert len({each.environment["AGENTDB_PORT"] for each in stores_of_profiles}) == 2
     assert [each.environment["MEMBER"] for each in stores_of_profiles] == ["profile_store-1", "profile_store-2"]
     assert len({each.environment["DATA_DIR"] for each in stores_of_profiles}) == 2
 

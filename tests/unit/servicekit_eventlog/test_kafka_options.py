@@ -1,5 +1,6 @@
 """What a service is told of Kafka goes together, or the start says what does not."""
 
+import ssl
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,16 +36,21 @@ def test_an_address_is_hosts_and_ports(url: str, servers: tuple[str, ...]) -> No
     assert parse_servers(url) == servers
 
 
-def test_what_goes_together_passes(tmp_path: Path) -> None:
-    authorities = tmp_path / "ca.pem"
-    authorities.touch()
+def test_what_goes_together_passes() -> None:
     for options in (
         KafkaOptions(),
         KafkaOptions(replication_factor=3, min_insync_replicas=2),
-        KafkaOptions(security_protocol="SSL", ssl_cafile=str(authorities)),
+        KafkaOptions(security_protocol="SSL"),
         LOGIN,
     ):
         options.check()
+
+
+def test_a_file_that_holds_no_certificate_is_told(tmp_path: Path) -> None:
+    empty = tmp_path / "ca.pem"
+    empty.touch()
+    with pytest.raises(StartupError, match="KAFKA_SSL_CAFILE"):
+        KafkaOptions(security_protocol="SSL", ssl_cafile=str(empty)).check()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,7 @@ def test_the_driver_is_told_the_login_only_where_there_is_one() -> None:
     assert KafkaOptions().client() == {"security_protocol": "PLAINTEXT"}
     told = LOGIN.client()
     assert "secret" in told.values()
-    assert told["ssl_cafile"] is None
+    assert told["ssl_context"].verify_mode is ssl.CERT_REQUIRED
 
 
 async def test_the_settings_reach_the_log(monkeypatch: pytest.MonkeyPatch) -> None:

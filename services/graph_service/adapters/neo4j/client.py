@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import neo4j
+from neo4j import exceptions
 
 from graph_service.adapters.neo4j.errors import our_words, startup_error_from_neo4j
 from servicekit.deadline import remaining_s, require
@@ -79,11 +80,15 @@ def cypher(query: str) -> Any:
 
 
 class Neo4jClient:
-    """One for each service; reads see what this client wrote before, whichever server answers them."""
+    """One for each service; reads see what this client wrote before, whichever server answers them.
+
+    Raises:
+        StartupError: The URL cannot be used.
+    """
 
     def __init__(self, options: Neo4jOptions) -> None:
         self._options = options
-        with our_words():
+        try:
             self._driver = neo4j.AsyncGraphDatabase.driver(
                 options.url,
                 auth=(options.username, options.password),
@@ -95,6 +100,8 @@ class Neo4jClient:
                 telemetry_disabled=True,
                 user_agent=_USER_AGENT,
             )
+        except (exceptions.DriverError, ValueError) as error:
+            raise StartupError(f"GRAPH_STORE_URL {options.url!r} cannot be used: {error}") from error
         self._bookmarks = neo4j.AsyncGraphDatabase.bookmark_manager()
 
     @property

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from graph_service.adapters.neo4j.client import Neo4jClient, Transaction
-from graph_service.adapters.neo4j.degrees import KnownDegrees
+from graph_service.adapters.neo4j.degrees import UNKNOWN, KnownDegrees
 from graph_service.adapters.neo4j.packed import Lists, pack_list, unpack_keys, unpack_members, unpack_nodes
 from graph_service.domain.graph import Keys, NodeKind
 from graph_service.domain.ports import RelatedItems, RelatednessRule
@@ -95,17 +95,17 @@ class RelatedReader:
         ]
 
     async def _degrees_of(self, keys: Keys, slot: int) -> Keys:
-        known = self._degrees.known(keys)
-        unknown = [key + slot for key in keys.tolist() if key not in known]
-        if unknown:
+        degrees = self._degrees.known(keys)
+        unknown = np.flatnonzero(degrees == UNKNOWN)
+        if len(unknown):
             with self._degrees.reading() as changed:
                 row = await self._client.read(
-                    lambda transaction: transaction.one("related_degrees", keys=unknown, slot=slot)
+                    lambda transaction: transaction.one("related_degrees", keys=in_slot(keys[unknown], slot), slot=slot)
                 )
-                read = dict(zip(*row, strict=True)) if row else {}
+                read = {key: users or 0 for key, users in zip(*row, strict=True)} if row else {}
                 self._degrees.keep(read, changed)
-            known |= read
-        return np.array([known.get(key) or 0 for key in keys.tolist()], dtype=np.int64)
+            degrees[unknown] = [read.get(key, 0) for key in keys[unknown].tolist()]
+        return degrees
 
 
 def in_slot(keys: Keys, slot: int) -> list[int]:

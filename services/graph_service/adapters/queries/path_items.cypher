@@ -1,5 +1,5 @@
-// Items with their nodes.
+// Items with their newest users and their nodes.
 MATCH (graph:Graph {name: 'graph'})
 UNWIND $keys AS key
 MATCH (item:Item {key: key + graph.slot})
-RETURN graph.slot AS slot, collect([key, item.users, item.nodes]) AS items
+RETURN graph.slot AS slot, collect([key, item.users, item.newest_users, item.nodes]) AS items

@@ -158,7 +158,7 @@ class CqlConnection:
         rows, columns = self._cluster.connect(), self._cluster.connect()
         columns.client_protocol_handler = ColumnsHandler
         prepared: Mapping[Statement, Any] = {
-            each: _idempotent(rows.prepare(each.text(self.address.keyspace, scylla=self._options.scylla)))
+            each: _prepared(rows, each, each.text(self.address.keyspace, scylla=self._options.scylla))
             for each in statements
         }
         return CqlSession(
@@ -206,6 +206,7 @@ def _cluster(address: CqlAddress, options: CqlOptions) -> Any:
         reconnection_policy=ExponentialReconnectionPolicy(0.25, 5.0),
         connect_timeout=_CONNECT_S,
         control_connection_timeout=_CONNECT_S,
+        reprepare_on_up=False,  # a node that is back may serve at once; it asks for what it does not know
         monitor_reporting_enabled=False,
         application_name="profile_store",
     )
@@ -232,8 +233,9 @@ def _datacenters(cluster: Any) -> list[str]:
     return sorted({host.datacenter for host in cluster.metadata.all_hosts() if host.datacenter})
 
 
-def _idempotent(prepared: Any) -> Any:
-    prepared.is_idempotent = True
+def _prepared(session: Any, statement: Statement, text: str) -> Any:
+    prepared = session.prepare(text)
+    prepared.is_idempotent = statement.kind != "conditional"
     return prepared
 
 

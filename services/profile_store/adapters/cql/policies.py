@@ -1,8 +1,8 @@
 """How queries are routed, repeated and hedged: the one place where it is said.
 
 Every statement of ours is idempotent (states and interactions carry their own write timestamps; there is no counter
-and no list to append to), so every one may be sent twice. The exceptions are the conditional statements of the
-migrations' lock, which are never repeated by the driver.
+and no list to append to), so every one may be sent twice. The exceptions are the conditional statements of agents'
+policies and of the migrations' lock, which are never repeated by the driver.
 """
 
 from typing import Any

@@ -40,11 +40,12 @@ class Statement:
 
     Args:
         cql: Its text.
-        kind: Whether it reads, writes, or reads so much that Scylla's row cache should not learn from it.
+        kind: Whether it reads, writes, writes on a condition (LWT), or reads so much that Scylla's row cache should not
+            learn from it.
     """
 
     cql: str
-    kind: Literal["read", "write", "scan"] = "read"
+    kind: Literal["read", "write", "conditional", "scan"] = "read"
 
     def text(self, keyspace: str, *, scylla: bool) -> str:
         """Give the text for the server at hand, with the keyspace before the table."""
@@ -132,6 +133,15 @@ class CqlSession:
     async def write(self, statement: Statement, *parameters: Any) -> None:
         """Write, or delete, once."""
         await self._execute(self._rows, self._prepared[statement].bind(parameters), policies.WRITE)
+
+    async def write_if(self, statement: Statement, *parameters: Any) -> Row:
+        """Write, or delete, on the statement's condition; give whether it held and, if not, what stands against it.
+
+        Never sent twice, so after an error it may have been done.
+        """
+        page = await self._execute(self._rows, self._prepared[statement].bind(parameters), policies.CONDITIONAL)
+        row: Row = next(iter(page.rows))
+        return row
 
     async def write_all(
         self, statement: Statement, rows: Sequence[Sequence[Any]], *, same_partition: bool = False

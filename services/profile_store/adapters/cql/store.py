@@ -5,12 +5,23 @@ from dataclasses import dataclass
 from random import Random
 from typing import Self
 
-from profile_store.adapters.cql import feed, histories, interactions, items, snapshots, types
+from profile_store.adapters.cql import (
+    agent_policies,
+    agent_records,
+    feed,
+    footprints,
+    histories,
+    interactions,
+    items,
+    snapshots,
+    types,
+)
 from profile_store.adapters.cql.connection import CqlAddress, CqlConnection, CqlOptions
 from profile_store.adapters.cql.feed import Feed
 from profile_store.adapters.cql.histories import CqlHistories
 from profile_store.adapters.cql.interactions import CqlInteractions
 from profile_store.adapters.cql.migration_target import CqlMigrationTarget, schema
+from profile_store.adapters.cql.policy_store import CqlPolicyStore
 from profile_store.adapters.cql.popularity import CqlPopularity
 from profile_store.adapters.cql.session import CqlSession, gather
 from profile_store.adapters.cql.types import CqlTypes
@@ -31,7 +42,10 @@ from servicekit.clock import Clock
 from servicekit.migrations import check
 
 STATEMENTS = (
+    *agent_policies.STATEMENTS,
+    *agent_records.STATEMENTS,
     *feed.STATEMENTS,
+    *footprints.STATEMENTS,
     *histories.STATEMENTS,
     *interactions.STATEMENTS,
     *items.STATEMENTS,
@@ -46,10 +60,11 @@ class Retention:
 
     interactions_s: int = 0
     event_ids_s: int = 0
+    episodes_s: int = 0
 
 
 class CqlProfileStore:
-    """Implements every port of profile_store; also an async context manager, made by `open`.
+    """Implements every port of profile_store, PolicyStore as `policies`; also an async context manager, made by `open`.
 
     Several of them may work on one keyspace, in as many processes. What one has written the others read at once, except
     interaction types and popularity, which they may see a quarter of a second later.
@@ -58,6 +73,7 @@ class CqlProfileStore:
     def __init__(
         self, connection: CqlConnection, cql: CqlSession, *, clock: Clock, random: Random, retention: Retention
     ) -> None:
+        self.policies = CqlPolicyStore(cql, clock, episodes_ttl_s=retention.episodes_s)
         self._connection = connection
         self._cql = cql
         self._types = CqlTypes(cql, clock)

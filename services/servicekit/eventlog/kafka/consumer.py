@@ -160,7 +160,7 @@ class KafkaEventConsumer:
             if fetched is not None and fetched.settled and fetched.positions.keys() == self._positions.keys():
                 if await self._thread.run(lambda paused=paused: self._reader.is_at_end(paused)):  # type: ignore[misc]
                     return
-            elif self._group is not None and await self._members() > 1:
+            elif self._reader.is_joining and await self._members() > 1:
                 return
             if asyncio.get_running_loop().time() > give_up:
                 raise UnavailableError(f"Kafka did not share {', '.join(self._read)} out within {CALL_S:.0f} s")

@@ -1,8 +1,8 @@
 """How to reach a Kafka cluster and how to keep topics there."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -11,6 +11,19 @@ from servicekit.errors import StartupError
 SCHEME: Final = "kafka"
 SECURITY_PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+
+
+class _TlsSocket(ssl.SSLSocket):
+    """Closes when the other side is not trusted or does not trust us; the driver would leave it lying about."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except BaseException:
+            self.close()
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +83,12 @@ class KafkaOptions:
                 "KAFKA_USERNAME, KAFKA_PASSWORD or KAFKA_SASL_MECHANISM is set, and would not be used: set"
                 " KAFKA_SECURITY_PROTOCOL to SASL_SSL or SASL_PLAINTEXT"
             )
-        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
-            path = getattr(self, name)
-            if path and not Path(path).is_file():
-                raise StartupError(f"KAFKA_{name.upper()} is {path!r}, and there is no such file")
+        try:
+            self.client()
+        except OSError as error:  # of which ssl.SSLError is one
+            raise StartupError(
+                f"KAFKA_SSL_CAFILE, KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE or KAFKA_SSL_PASSWORD cannot be used: {error}"
+            ) from error
         copies, needed = self.replication_factor, self.min_insync_replicas
         if copies is not None and needed is not None and needed > copies:
             raise StartupError(
@@ -91,14 +106,17 @@ class KafkaOptions:
                 "sasl_plain_password": self.password,
             }
         if self.security_protocol.endswith("SSL"):
-            told |= {
-                "ssl_check_hostname": self.ssl_check_hostname,
-                "ssl_cafile": self.ssl_cafile or None,
-                "ssl_certfile": self.ssl_certfile or None,
-                "ssl_keyfile": self.ssl_keyfile or None,
-                "ssl_password": self.ssl_password or None,
-            }
+            told["ssl_context"] = self._tls()
         return told
+
+    def _tls(self) -> ssl.SSLContext:
+        """Give what the driver would make of the files by itself, with sockets that close when they are refused."""
+        context = ssl.create_default_context(cafile=self.ssl_cafile or None)
+        context.sslsocket_class = _TlsSocket
+        context.check_hostname = self.ssl_check_hostname
+        if self.ssl_certfile:
+            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile or None, self.ssl_password or None)
+        return context
 
 
 def parse_servers(url: str) -> tuple[str, ...]:

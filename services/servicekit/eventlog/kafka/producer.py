@@ -4,8 +4,9 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from kafka import KafkaProducer
 from kafka import errors as driver
@@ -15,11 +16,13 @@ from kafka.producer.future import RecordMetadata
 from servicekit.clock import Clock
 from servicekit.deadline import remaining_s
 from servicekit.errors import FailedPreconditionError, InvalidArgumentError, ServiceError, UnavailableError
+from servicekit.eventlog.kafka.client import connecting
 from servicekit.eventlog.kafka.errors import error_from_kafka
 from servicekit.eventlog.kafka.options import KafkaOptions
 from servicekit.eventlog.kafka.thread import CALL_S, DriverThread
 from servicekit.eventlog.kafka.topics import MAX_BATCH_BYTES, KafkaTopics
 from servicekit.eventlog.port import MAX_VALUE_BYTES, NewRecord, TopicPartition
+from servicekit.logs import get_logger
 
 DELIVERY_S: Final = 20.0
 """How long the driver tries to deliver a record; a broker that crashed is back by then."""
@@ -28,6 +31,8 @@ _REQUEST_MS = 5_000
 _BATCH_BYTES = 256 << 10
 _UNDER_WAY_BYTES = 64 << 20
 _RECORD_OVERHEAD = 100
+
+_log = get_logger(__name__)
 
 Places = list[tuple[TopicPartition, int]]
 
@@ -84,6 +89,7 @@ class _Delivery:
 
     def __init__(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
         self.done: asyncio.Future[Places] = loop.create_future()
+        self.producer: Any = None  # who delivers it
         self._loop = loop
         self._lock = threading.Lock()
         self._left = count
@@ -108,7 +114,9 @@ class _Delivery:
     def _settle(self) -> None:
         if self.done.cancelled():
             return
-        if isinstance(self._error, driver.KafkaError):
+        if isinstance(self._error, driver.IllegalStateError):  # all that it says of a producer that was replaced
+            self.done.set_exception(UnavailableError("the connection to Kafka was given up; the records may be there"))
+        elif isinstance(self._error, driver.KafkaError):
             error = error_from_kafka(self._error)
             error.__cause__ = self._error
             self.done.set_exception(error)
@@ -157,7 +165,7 @@ class KafkaAppender:
                 except BaseException:
                     self._room.give(size)
                     raise
-                delivery.done.add_done_callback(lambda done: self._end(done, size))
+                delivery.done.add_done_callback(lambda _: self._end(delivery, size))
                 return await asyncio.shield(delivery.done)  # under way, whoever still waits
         except TimeoutError as error:
             raise UnavailableError(
@@ -182,10 +190,14 @@ class KafkaAppender:
         await self._thread.submit(lambda: self._hand_over(records, counts, now_ms, delivery))
         return delivery
 
-    def _end(self, done: asyncio.Future[Places], size: int) -> None:
+    def _end(self, delivery: _Delivery, size: int) -> None:
         self._room.give(size)
-        if not done.cancelled():
-            done.exception()  # seen, also when nobody waits for it any longer
+        if delivery.done.cancelled():
+            return
+        error = delivery.done.exception()  # seen, also when nobody waits for it any longer
+        if error is not None and isinstance(error.__cause__, driver.KafkaTimeoutError):
+            with suppress(ServiceError):  # closed meanwhile, or so busy that the next one will tell
+                self._thread.submit(lambda: self._replace(delivery.producer))
 
     # --- in the thread ---
 
@@ -193,7 +205,7 @@ class KafkaAppender:
         self, records: Sequence[NewRecord], counts: Mapping[str, int], now_ms: int, delivery: _Delivery
     ) -> None:
         """Give all records to the driver, in order and with no other call's between them."""
-        producer = self._connected()
+        delivery.producer = producer = self._connected()
         for topic in counts:
             producer.partitions_for(topic)
         for number, new in enumerate(records):
@@ -217,22 +229,33 @@ class KafkaAppender:
 
     def _connected(self) -> KafkaProducer:
         if self._producer is None:
-            self._producer = KafkaProducer(
-                bootstrap_servers=self._servers,
-                bootstrap_timeout_ms=int(CALL_S * 1_000),
-                acks="all",
-                enable_idempotence=True,
-                delivery_timeout_ms=int(DELIVERY_S * 1_000),
-                request_timeout_ms=_REQUEST_MS,
-                max_block_ms=_REQUEST_MS,
-                reconnect_backoff_max_ms=1_000,
-                batch_size=_BATCH_BYTES,
-                max_request_size=MAX_BATCH_BYTES,
-                allow_auto_create_topics=False,
-                metrics_enabled=False,
-                **self._options.client(),
-            )
+            with connecting(self._options) as settings:
+                self._producer = KafkaProducer(
+                    bootstrap_servers=self._servers,
+                    bootstrap_timeout_ms=int(CALL_S * 1_000),
+                    acks="all",
+                    enable_idempotence=True,
+                    delivery_timeout_ms=int(DELIVERY_S * 1_000),
+                    request_timeout_ms=_REQUEST_MS,
+                    max_block_ms=_REQUEST_MS,
+                    reconnect_backoff_max_ms=1_000,
+                    batch_size=_BATCH_BYTES,
+                    max_request_size=MAX_BATCH_BYTES,
+                    allow_auto_create_topics=False,
+                    metrics_enabled=False,
+                    **settings,
+                )
         return self._producer
+
+    def _replace(self, expired: Any) -> None:
+        """Let go of a producer that let records expire: it counts them, and may wait for the missing ones for ever."""
+        producer = self._producer
+        if producer is not None and producer is expired:
+            _log.warning("Kafka was away for too long, connecting anew", servers=self._servers)
+            self._producer = None
+            with suppress(driver.KafkaError):  # it says so when records are left, and stops before it closes
+                producer.close(timeout=0)
+            producer._sender.force_close()  # noqa: SLF001 - nothing else ends its thread and fails what is left
 
     def _close(self) -> None:
         if self._producer is not None:

@@ -16,6 +16,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.structs import MemberState
 
 from servicekit.errors import FailedPreconditionError
+from servicekit.eventlog.kafka.client import connecting
 from servicekit.eventlog.kafka.options import KafkaOptions
 from servicekit.eventlog.port import Offsets, Record, Start, TopicPartition
 from servicekit.logs import get_logger
@@ -32,7 +33,7 @@ _LONGEST_ABSENCE_MS = 60_000  # between polls; bounds a rebalance, which waits f
 _CLOSE_MS = 3_000
 _FENCE_CHECK_S = 3.0
 _LONGEST_JOIN_S = 5.0
-_JOIN_STEP_S = 0.25
+_JOIN_STEP_S = 1.0
 
 _log = get_logger(__name__)
 
@@ -124,6 +125,8 @@ class KafkaReader:
         self._positions: dict[TopicPartition, int] = {}
         self._fence_check_due = 0.0
         self._stopping = threading.Event()
+        self.is_joining = False
+        """Whether the last poll left the reader waiting for its group; for any thread."""
         self.left_behind = ""
         """After `close`: the member that has to be taken out of the group on another connection."""
 
@@ -135,8 +138,8 @@ class KafkaReader:
         """Connect; without a group take all these partitions, in a group join at the first fetch."""
         if self._consumer is not None:
             return
-        consumer = KafkaConsumer(**self._settings())
-        try:
+        with connecting(self._options) as settings:
+            consumer = KafkaConsumer(**self._settings(), **settings)
             if self._membership is not None:
                 consumer.subscribe(self._topics, listener=self._moves)
                 _require_partitions(consumer, self._topics)
@@ -145,9 +148,6 @@ class KafkaReader:
                 for where, offset in self._starts(consumer, places).items():
                     consumer.seek(_theirs(where), offset)
                 self._moves.on_partitions_assigned(map(_theirs, places))
-        except BaseException:
-            consumer.close(autocommit=False, timeout_ms=0)
-            raise
         self._consumer = consumer
 
     def fetch(self, *, max_records: int, timeout_s: float, paused: Collection[TopicPartition]) -> Fetched:
@@ -238,7 +238,6 @@ class KafkaReader:
             "max_partition_fetch_bytes": _PARTITION_FETCH_BYTES,
             "client_rack": self._options.client_rack,
             "metrics_enabled": False,
-            **self._options.client(),
         }
         if self._membership is not None:
             settings |= {
@@ -267,11 +266,19 @@ class KafkaReader:
         consumer.resume(*(already - wanted))
 
     def _poll_until_settled(self, consumer: KafkaConsumer, max_records: int, timeout_s: float) -> list[Record]:
-        give_up = time.monotonic() + _LONGEST_JOIN_S
-        while True:
-            records = self._poll(consumer, max_records, timeout_s if self._settled(consumer) else _JOIN_STEP_S)
-            if records or self._settled(consumer) or self._stopping.is_set() or time.monotonic() > give_up:
+        if self._settled(consumer):
+            records = self._poll(consumer, max_records, timeout_s)
+            if records or self._settled(consumer):
                 return records
+        give_up = time.monotonic() + _LONGEST_JOIN_S
+        while not self._settled(consumer):
+            self.is_joining = True
+            if self._stopping.is_set() or time.monotonic() > give_up:
+                return []
+            # This waits for the group only; the consumer's own poll would go on to wait for records.
+            consumer._coordinator.poll(timeout_ms=1_000 * _JOIN_STEP_S)  # noqa: SLF001 - there is no other way to say it
+        self.is_joining = False
+        return self._poll(consumer, max_records, 0.0)
 
     def _poll(self, consumer: KafkaConsumer, max_records: int, timeout_s: float) -> list[Record]:
         try:

@@ -10,6 +10,7 @@ from kafka import structs as wire
 from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove, OffsetSpec
 
 from servicekit.errors import FailedPreconditionError, NotFoundError
+from servicekit.eventlog.kafka.client import connecting
 from servicekit.eventlog.kafka.errors import error_from_kafka
 from servicekit.eventlog.kafka.options import KafkaOptions
 from servicekit.eventlog.kafka.voice import listen
@@ -126,12 +127,13 @@ class KafkaTopics:
         if self._admin is None:
             self._voice.trouble = None
             try:
-                self._admin = KafkaAdminClient(
-                    bootstrap_servers=self._servers,
-                    bootstrap_timeout_ms=_CONNECT_MS,
-                    request_timeout_ms=_REQUEST_MS,
-                    **self._options.client(),
-                )
+                with connecting(self._options) as settings:
+                    self._admin = KafkaAdminClient(
+                        bootstrap_servers=self._servers,
+                        bootstrap_timeout_ms=_CONNECT_MS,
+                        request_timeout_ms=_REQUEST_MS,
+                        **settings,
+                    )
             except driver.KafkaTimeoutError:
                 if (trouble := _lasting(self._voice.trouble)) is not None:
                     raise trouble from None

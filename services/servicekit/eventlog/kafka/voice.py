@@ -23,8 +23,9 @@ class DriverVoice(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler. What will be the same next time is not forgotten for a mere lost connection."""
         for said in record.args or ():
-            reason = isinstance(said, Exception) and not isinstance(said, KafkaTimeoutError)
-            if reason and (self.trouble is None or getattr(self.trouble, "retriable", True)):
+            if not isinstance(said, Exception) or isinstance(said, KafkaTimeoutError):
+                continue
+            if self.trouble is None or getattr(self.trouble, "retriable", True):
                 self.trouble = said
         _log.debug("the driver says", module=record.name, text=record.getMessage())
 

@@ -1,10 +1,11 @@
-"""The RPCs: each reads the request, makes one call and writes the answer."""
+"""The RPCs of ProfileStoreService: each reads the request, makes one call and writes the answer."""
 # ruff: noqa: D102, N802 - the proto names and describes the methods
 
 from collections.abc import AsyncIterator
 
-from profile_store import convert
-from profile_store.application import ProfileService
+from profile_store.application.profiles import ProfileService
+from profile_store.convert import profiles as convert
+from profile_store.convert.errors import element_error
 from profile_store.domain.ports import PutOutcome
 from recommendation.profile_store.v1 import profile_store_pb2 as pb
 from recommendation.profile_store.v1 import profile_store_pb2_grpc as pb_grpc
@@ -119,11 +120,11 @@ class ProfileStoreServicer(pb_grpc.ProfileStoreServiceServicer):
 
 def _append_result(outcome: bool | InvalidArgumentError) -> pb.AppendInteractionsResponse.Result:
     if isinstance(outcome, InvalidArgumentError):
-        return pb.AppendInteractionsResponse.Result(error=convert.element_error(outcome))
+        return pb.AppendInteractionsResponse.Result(error=element_error(outcome))
     return pb.AppendInteractionsResponse.Result(applied=outcome)
 
 
 def _put_result(outcome: PutOutcome | InvalidArgumentError) -> pb.PutItemsResponse.Result:
     if isinstance(outcome, InvalidArgumentError):
-        return pb.PutItemsResponse.Result(error=convert.element_error(outcome))
+        return pb.PutItemsResponse.Result(error=element_error(outcome))
     return pb.PutItemsResponse.Result(applied=outcome.applied, created=outcome.created)

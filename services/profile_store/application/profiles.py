@@ -1,9 +1,9 @@
-"""The use cases of profile_store; an RPC and a topic are two ways in to the same ones."""
+"""Users, items, interactions and popularity; an RPC and a topic are two ways in to the same use cases."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
+from profile_store.application.batches import for_each
 from profile_store.domain.checks import check_at_most, check_count, check_id, check_not_future, limit_or_default
 from profile_store.domain.contexts import MAX_HISTORY, ContextQuery, UserContext
 from profile_store.domain.cursors import history_cursor, history_position, item_cursor, item_position
@@ -26,7 +26,14 @@ from profile_store.domain.items import (
     size_bound,
 )
 from profile_store.domain.popularity import PopularityList, PopularityQuery
-from profile_store.domain.ports import InteractionStore, InteractionTypeStore, ItemStore, PopularityStore, PutOutcome
+from profile_store.domain.ports import (
+    InteractionStore,
+    InteractionTypeStore,
+    ItemStore,
+    PolicyStore,
+    PopularityStore,
+    PutOutcome,
+)
 from servicekit.clock import Clock
 from servicekit.errors import InvalidArgumentError
 from servicekit.filters import validate_filter
@@ -47,9 +54,6 @@ MAX_EXPORT_ROWS = 200_000
 _PAGE_BYTES = 32 * 1024 * 1024
 """A page of items ends when it may be larger than this, so that it stays a message that gRPC carries."""
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 
 class ProfileService:
     """What profile_store can do.
@@ -65,12 +69,14 @@ class ProfileService:
         interactions: InteractionStore,
         types: InteractionTypeStore,
         popularity: PopularityStore,
+        policies: PolicyStore,
         clock: Clock,
     ) -> None:
         self._items = items
         self._interactions = interactions
         self._types = types
         self._popularity = popularity
+        self._policies = policies
         self._clock = clock
 
     # --- users
@@ -78,7 +84,7 @@ class ProfileService:
     async def user_contexts(self, queries: Sequence[ContextQuery]) -> Sequence[UserContext | InvalidArgumentError]:
         """Give each user's context; a limit of 0 is DEFAULT_HISTORY."""
         check_at_most(len(queries), "queries", MAX_CONTEXTS)
-        return await _for_each(queries, _checked_context_query, self._interactions.user_contexts)
+        return await for_each(queries, _checked_context_query, self._interactions.user_contexts)
 
     async def append(self, interactions: Sequence[Interaction]) -> Sequence[bool | InvalidArgumentError]:
         """Store interactions; tell which are new."""
@@ -93,7 +99,7 @@ class ProfileService:
             check_interaction(interaction, kinds[interaction.tenant].get(interaction.interaction_type), now_ms=now_ms)
             return interaction
 
-        return await _for_each(interactions, checked, self._interactions.append)
+        return await for_each(interactions, checked, self._interactions.append)
 
     async def list_interactions(
         self, tenant: str, user_id: str, *, limit: int, cursor: str
@@ -118,9 +124,10 @@ class ProfileService:
             after = stored[-1].position
 
     async def erase_user(self, tenant: str, user_id: str, *, until_ms: int) -> int:
-        """Delete all of a user's interactions up to a moment, those that come later among them; count them."""
+        """Delete all that is kept of a user up to a moment, what comes later included; count the interactions."""
         check_user(tenant, user_id)
         check_not_future(until_ms, "occurred_at_ms", self._clock.now_ms())
+        await self._policies.forget_user(tenant, user_id, until_ms=until_ms)
         return await self._interactions.erase_user(tenant, user_id, until_ms=until_ms)
 
     async def export_interactions(self, tenant: str, *, page_size: int) -> AsyncIterator[InteractionColumns]:
@@ -156,7 +163,7 @@ class ProfileService:
             check_item(item, now_ms=now_ms)
             return item
 
-        return await _for_each(items, checked, self._items.put_items)
+        return await for_each(items, checked, self._items.put_items)
 
     async def delete_items(self, refs: Sequence[ItemRef], *, occurred_at_ms: int) -> Sequence[bool]:
         """Delete items as of a moment; tell which were there."""
@@ -220,30 +227,7 @@ class ProfileService:
         async def answer(checked: Sequence[PopularityQuery]) -> Sequence[PopularityList]:
             return [await self._popularity.most_popular(query, now_ms=now_ms) for query in checked]
 
-        return await _for_each(queries, _checked_popularity_query, answer)
-
-
-async def _for_each(
-    elements: Sequence[T | InvalidArgumentError],
-    checked: Callable[[T], T],
-    act: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
-) -> Sequence[R | InvalidArgumentError]:
-    """Act on the elements that pass the check, at once, and give each element its outcome or its error."""
-    accepted: list[T] = []
-    refused: dict[int, InvalidArgumentError] = {}
-    for place, element in enumerate(elements):
-        if isinstance(element, InvalidArgumentError):
-            refused[place] = element
-            continue
-        try:
-            accepted.append(checked(element))
-        except InvalidArgumentError as error:
-            refused[place] = error
-    outcomes = await act(accepted) if accepted else ()
-    if not refused:
-        return outcomes
-    following = iter(outcomes)
-    return [refused[place] if place in refused else next(following) for place in range(len(elements))]
+        return await for_each(queries, _checked_popularity_query, answer)
 
 
 def _checked_context_query(query: ContextQuery) -> ContextQuery:

@@ -1,5 +1,6 @@
-"""Messages to domain and back; one of these functions for each thing that travels."""
+"""Users, items, interactions and popularity: messages to domain and back."""
 
+from profile_store.convert.errors import element_error
 from profile_store.domain.contexts import ContextQuery, UserContext
 from profile_store.domain.interactions import Interaction, InteractionType
 from profile_store.domain.items import Item, ItemRef
@@ -7,7 +8,7 @@ from profile_store.domain.popularity import PopularityList, PopularityQuery, Win
 from recommendation.common.v1 import common_pb2
 from recommendation.profile_store.v1 import profile_store_pb2 as pb
 from servicekit.arrays import pack_floats, pack_keys
-from servicekit.errors import InvalidArgumentError, ServiceError
+from servicekit.errors import InvalidArgumentError
 from servicekit.filters import AttributeValue, Filter, Operator, Predicate
 
 _OPERATORS = {
@@ -26,11 +27,6 @@ _WINDOWS = {
     pb.POPULARITY_WINDOW_MONTH: Window.MONTH,
     pb.POPULARITY_WINDOW_ALL: Window.ALL,
 }
-
-
-def element_error(error: ServiceError) -> common_pb2.ElementError:
-    """Write why one element has no answer."""
-    return common_pb2.ElementError(code=error.code, message=error.message, field=error.field)
 
 
 def item_from_message(message: common_pb2.Item) -> Item:

@@ -1,0 +1,1 @@
+"""The RPCs, one module for each gRPC service."""

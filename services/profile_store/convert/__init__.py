@@ -1,0 +1,1 @@
+"""Messages to domain and back; one function for each thing that travels."""
