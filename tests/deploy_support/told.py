@@ -36,9 +36,6 @@ OTHERS: Final = {
 }
 """Environment variables of our containers that are no setting of ours, and who reads them."""
 
-ANNOUNCED: Final = {("profile-store", "AGENTDB_PORT"): "PolicyStore is being added to profile_store"}
-"""Settings that the manifests know already; with the code the entry goes."""
-
 
 def our_containers(build: Build) -> Iterator[tuple[Pod, Manifest, str]]:
     """Give the containers of our services that read settings, each with its pod and its service."""

@@ -8,7 +8,7 @@ from pydantic import SecretStr, ValidationError
 
 from deploy_support.builds import EXAMPLES, ROOT, WHOLE, build
 from deploy_support.pods import environment_of, pod_of, pods_of, service_of
-from deploy_support.told import ANNOUNCED, OTHERS, SETTINGS, our_containers, settings_of
+from deploy_support.told import OTHERS, SETTINGS, our_containers, settings_of
 from servicekit.eventlog.kafka.options import SCHEME
 from servicekit.eventlog.open import kafka_options_of
 from servicekit.settings import is_example
@@ -32,7 +32,7 @@ def test_every_variable_is_a_setting_of_its_service(name: str) -> None:
         for each in container["env"]
         if each["name"] not in fields_of(service) | OTHERS.keys()
     }
-    assert unknown <= ANNOUNCED.keys()
+    assert not unknown
 
 
 @pytest.mark.parametrize("name", DEPLOYED)
@@ -78,12 +78,7 @@ def _secrets_used() -> list[Any]:
             if "secretKeyRef" in each.get("valueFrom", {})
         }
     )
-    plain = pytest.mark.xfail(strict=True, reason="vector_search keeps this password in a plain string")
-    return [
-        pytest.param(*each, marks=[plain] if each[:2] == ("vector-search", "QDRANT_API_KEY") else [])
-        for each in used
-        if not each[2].endswith("_username")
-    ]
+    return [each for each in used if not each[2].endswith("_username")]
 
 
 @pytest.mark.parametrize(("service", "variable", "key"), _secrets_used())
