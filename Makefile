@@ -23,7 +23,7 @@ PROTOS := $(shell find protos/recommendation -name '*.proto')
 # The real servers of the tests; ports, folders and memory are set by SERVERS_…, see tests/servers/settings.py.
 SERVERS := PYTHONPATH=tests $(BIN)/python -m servers
 
-.PHONY: help install proto data demo up down test servers servers-stop test-integration test-torch check lint format types imports protos-check bench evaluate kustomize clean
+.PHONY: help install proto data demo up down test servers servers-stop test-integration test-torch test-images check lint format types imports protos-check bench evaluate kustomize clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,6 +108,9 @@ $(TOOLS)/kustomize: requirements/go.txt $(INSTALLED)
 	    $(TOOLS)/go/go/bin/go install sigs.k8s.io/kustomize/kustomize/v5@$(KUSTOMIZE_VERSION)
 	rm -rf $(TOOLS)/go $(TOOLS)/gopath
 
+test-images: $(INSTALLED) ## Check the images: replay what their Dockerfiles do, run the services from it, put the compose files together
+	$(BIN)/pytest tests/images
+
 check: lint types imports protos-check test ## Run everything that must pass before a commit
 
 lint: $(INSTALLED) ## Check the style
@@ -119,7 +122,7 @@ format: $(INSTALLED) ## Put the style right where a program can
 	$(BIN)/ruff format
 
 types: $(INSTALLED) proto ## Check the types
-	$(BIN)/mypy services tests
+	$(BIN)/mypy services tests docker
 
 imports: $(INSTALLED) proto ## Check who imports whom
 	$(BIN)/lint-imports

