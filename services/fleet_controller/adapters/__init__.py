@@ -1,0 +1,1 @@
+"""Prometheus, Kubernetes, Neo4j and Qdrant, each behind its port."""

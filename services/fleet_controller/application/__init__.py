@@ -1,0 +1,1 @@
+"""Reads, decides, acts or only tells."""

@@ -1,0 +1,54 @@
+"""What the controller asks of the world outside. All raise UnavailableError when it cannot be reached."""
+
+from typing import Protocol
+
+from fleet_controller.domain.replicas import ReplicaState
+from fleet_controller.domain.shards import ClusterState, Move
+
+
+class Measurements(Protocol):
+    """What has been measured."""
+
+    async def value(self, query: str) -> float | None:
+        """Give one number; None when there is none."""
+        ...
+
+
+class ReplicaSet(Protocol):
+    """The processes of the read replicas."""
+
+    async def state(self) -> ReplicaState:
+        """Tell how many there are; the latency is left out."""
+        ...
+
+    async def scale(self, replicas: int) -> None:
+        """Change their number, and remember when."""
+        ...
+
+
+class GraphCluster(Protocol):
+    """The members of the graph's cluster."""
+
+    async def admit_new(self) -> int:
+        """Let servers in that have started and wait for it; tell how many."""
+        ...
+
+    async def set_secondaries(self, count: int) -> None:
+        """Have the database kept on so many secondaries."""
+        ...
+
+    async def release(self, count: int) -> None:
+        """Empty and drop the secondaries with the highest numbers until so many are left, so that these can stop."""
+        ...
+
+
+class VectorCluster(Protocol):
+    """Qdrant's peers and shards."""
+
+    async def state(self) -> ClusterState:
+        """Tell where everything is."""
+        ...
+
+    async def begin(self, move: Move) -> None:
+        """Begin a move; it goes on by itself."""
+        ...

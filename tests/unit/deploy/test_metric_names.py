@@ -1,0 +1,85 @@
+"""Rules, autoscalers and adapters ask for metrics that somebody exports."""
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy_support.builds import ROOT, WHOLE, build, texts
+from deploy_support.metric_names import exported, recorded, unknown_in, unknown_metrics
+from deploy_support.told import SETTINGS
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_metric_is_exported(name: str) -> None:
+    assert unknown_metrics(build(name)) == []
+
+
+@pytest.mark.parametrize(
+    ("expression", "found"),
+    [
+        ("sum(rate(http_request_total[5m]))", "nobody exports http_request_total"),
+        ('rate(http_requests_total{code=~"5.."}[5m])', "http_requests_total has no label code"),
+        ("sum by (cause) (rate(degraded_total[5m]))", "have no label cause"),
+        (
+            "histogram_quantile(0.99, rate(recommendation_latency_bucket[5m]))",
+            "nobody exports recommendation_latency_bucket",
+        ),
+    ],
+)
+def test_a_wrong_name_is_found(expression: str, found: str) -> None:
+    broken = copy.deepcopy(build("production"))
+    broken.get("PrometheusRule", "recommendation")["spec"]["groups"][0]["rules"][0]["expr"] = expression
+    assert any(found in problem for problem in unknown_metrics(broken))
+
+
+def test_an_autoscaler_without_an_adapter_is_found() -> None:
+    broken = copy.deepcopy(build("production"))
+    broken.get("HorizontalPodAutoscaler", "hot-path-api")["spec"]["metrics"][2]["pods"]["metric"]["name"] = "http_rps"
+    assert any("no adapter makes http_rps" in problem for problem in unknown_metrics(broken))
+
+
+def test_what_the_fleet_controller_asks_for_is_recorded() -> None:
+    asked = SETTINGS["fleet-controller"].model_fields["latency_query"].default
+    assert recorded(build("production")) == {asked} == {"query_latency_p99"}
+
+
+def test_the_catalogue_is_read() -> None:
+    assert exported()["http_requests_total"] == {"method", "route", "status"}
+    assert exported()["replication_lag_seconds"] == {"topic"}
+    assert exported()["recommendation_latency_seconds_bucket"] == {"variant", "le"}
+
+
+def test_the_lag_between_regions_is_watched_at_five_and_ten_seconds() -> None:
+    for region in ("eu-west-1", "ap-southeast-1"):
+        (group,) = build(region).get("PrometheusRule", "replication")["spec"]["groups"]
+        expressions = {rule["alert"]: (rule["expr"], rule["labels"]["severity"]) for rule in group["rules"]}
+        assert expressions == {
+            "ReplicationLags": ("max by (topic) (replication_lag_seconds) > 5", "warning"),
+            "ReplicationLagsFar": ("max by (topic) (replication_lag_seconds) > 10", "critical"),
+        }
+    assert "replication" not in build("us-east-1").names("PrometheusRule")
+
+
+OBSERVABILITY = ROOT / "docker" / "observability"
+
+
+def _below(value: Any, key: str) -> Iterator[str]:
+    """Give every string under a key, however deep."""
+    if isinstance(value, dict):
+        yield from (each for name, found in value.items() if name == key for each in texts(found))
+        yield from (each for found in value.values() for each in _below(found, key))
+    elif isinstance(value, list):
+        yield from (each for found in value for each in _below(found, key))
+
+
+def test_dashboards_and_rules_of_compose_ask_for_what_is_exported() -> None:
+    rules = yaml.safe_load((OBSERVABILITY / "rules.yaml").read_text())
+    dashboards = [json.loads(path.read_text()) for path in OBSERVABILITY.glob("grafana/dashboards/*.json")]
+    expressions = [*_below(rules, "expr"), *(each for board in dashboards for each in _below(board, "expr"))]
+    assert len(expressions) > len(dashboards) > 0
+    made = set(_below(rules, "record"))
+    assert [problem for each in expressions for problem in unknown_in(each, recorded=made)] == []
