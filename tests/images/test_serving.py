@@ -101,6 +101,7 @@ def stack(images: dict[str, Replay], folder: Path, shared: Path) -> Iterator[dic
         "EVENT_LOG_URL": f"sqlite:///{shared}/log",
         "MODEL_STORE_URL": (shared / "models").as_uri(),
         "AUTH_REQUIRED": "false",
+        "AGENTDB_PORT": str(free_port()),
         **{setting: f"127.0.0.1:{ports[name]}" for name, setting in _ENDPOINTS.items()},
     }
     containers = {
