@@ -12,6 +12,14 @@ import pytest
 from images.replay import DOCKERFILES, Replay, python_for_everybody
 
 _AT_ONCE = 2
+_MAKING_S = 1_800
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give whoever may be the first the time that making all images takes."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "images" in item.fixturenames:
+            item.add_marker(pytest.mark.timeout(_MAKING_S))
 
 
 @pytest.fixture(scope="session")
