@@ -311,7 +311,10 @@ class Storage:
             old = self._collections.pop(name, None)
             if old is not None:
                 old.close()
-                shutil.rmtree(self._folder(name))
+                # The engine may still write a last file there, which must not get in the way of what comes.
+                gone = self._folder(name).with_name(f"{_BUILDING}-gone-{quote(name, safe='')}")
+                self._folder(name).rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
             building = self._folder(name).with_name(f"{_BUILDING}-{quote(name, safe='')}")
             shutil.rmtree(building, ignore_errors=True)
             shutil.unpack_archive(packed, building, filter="data")
