@@ -195,6 +195,22 @@ async def poll_on(consumer: EventConsumer) -> None:
         await consumer.poll(max_records=1, timeout_s=0.5)
 
 
+async def test_a_group_whose_members_read_different_topics_comes_to_rest(servers: Addresses, unique_name: str) -> None:
+    """Its leader hears of the others' topics while it shares them out, and wants to share out anew."""
+    topics = [f"{unique_name}.{n}" for n in range(3)]
+    log = KafkaEventLog([servers.kafka])
+    await log.ensure_topics([TopicSpec(topic, PARTITIONS) for topic in topics])
+    for round_ in range(5):
+        members = [log.consumer([topic], group=f"{unique_name}-{round_}") for topic in topics]
+        async with asyncio.timeout(30):
+            while any(len(member.position()) != PARTITIONS for member in members):
+                await asyncio.gather(*(member.poll(max_records=1, timeout_s=0.05) for member in members))
+        await asyncio.gather(*(member.commit(member.position()) for member in members))
+        for member in members:
+            await member.close()
+    await log.close()
+
+
 async def test_who_lost_its_name_is_told_also_when_it_commits_nothing(servers: Addresses, unique_name: str) -> None:
     async with opened(servers.kafka, unique_name) as log:
         before, after = (log.consumer([unique_name], group=unique_name, member="same") for _ in range(2))

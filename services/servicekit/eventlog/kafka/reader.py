@@ -276,7 +276,10 @@ class KafkaReader:
             if self._stopping.is_set() or time.monotonic() > give_up:
                 return []
             # This waits for the group only; the consumer's own poll would go on to wait for records.
-            consumer._coordinator.poll(timeout_ms=1_000 * _JOIN_STEP_S)  # noqa: SLF001 - there is no other way to say it
+            coordinator = consumer._coordinator  # noqa: SLF001 - there is no other way to say it
+            if coordinator.poll(timeout_ms=1_000 * _JOIN_STEP_S) and not self._settled(consumer):
+                # It has joined while nobody waited, and forgot that it wanted to: it would neither say so nor beat.
+                coordinator.request_rejoin()
         self.is_joining = False
         return self._poll(consumer, max_records, 0.0)
 
@@ -320,23 +323,31 @@ class KafkaReader:
             try:
                 position = consumer.position(_theirs(where), timeout_ms=_REQUEST_MS)
             except driver.NoOffsetForPartitionError:
-                self._begin(consumer)
+                if not self._begin(consumer):
+                    return None
                 position = consumer.position(_theirs(where), timeout_ms=_REQUEST_MS)
             return None if position is None else int(position)
         return None
 
-    def _begin(self, consumer: KafkaConsumer) -> None:
-        """Find where to begin where nothing is committed, and commit that: the next owner goes on there."""
+    def _begin(self, consumer: KafkaConsumer) -> bool:
+        """Find where to begin where nothing is committed, and commit that: the next owner goes on there.
+
+        False when the group is sharing its partitions out anew; whoever gets them begins.
+        """
         unknown = [
             where
             for where in _ours(consumer.assignment())
             if where not in self._positions and consumer.committed(_theirs(where), timeout_ms=_REQUEST_MS) is None
         ]
         starts = self._starts(consumer, unknown)
-        if starts:
-            self._commit(consumer, starts)
+        try:
+            if starts:
+                self._commit(consumer, starts)
+        except (driver.CommitFailedError, driver.RebalanceInProgressError):
+            return False
         for where, offset in starts.items():
             consumer.seek(_theirs(where), offset)
+        return True
 
     def _starts(self, consumer: KafkaConsumer, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """Give where to begin in partitions of which the group has committed nothing."""
