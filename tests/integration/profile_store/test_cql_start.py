@@ -242,7 +242,14 @@ async def keep_writing_through_kills(server: CassandraServer, one: CqlProfileSto
     await eventually(lambda: len(acknowledged) > before + 50, timeout_s=120.0)
     stop.set()
     await asyncio.gather(*writing)
-    stored = await stored_events(two)
+
+    async def stored_now() -> set[str]:
+        try:
+            return await stored_events(two)
+        except UnavailableError:  # the other store's connections were back first
+            return set()
+
+    stored = await eventually(stored_now, timeout_s=60.0)
     assert acknowledged <= stored
     # Whoever was not answered sends it again; then all of it is there, once.
     for user in range(4):
