@@ -1,0 +1,238 @@
+"""What breaks is survived: nothing acknowledged is lost, nothing counts twice, and a list comes while one can be made.
+
+One stack lives through all of it, under load all the time; the last test counts.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+
+import pytest
+from servers.stores import Places
+
+from e2e import inside
+from e2e.shop import THEMES
+from e2e.stack import Stack, until
+from e2e.traffic import Observed, Traffic, stored_likes
+from recommend_cli.clients.log import opened_log
+from recommend_cli.stack.folder import stores_of
+from recommendation.events.v1 import events_pb2
+from servicekit.eventlog.port import NewRecord
+from servicekit.eventlog.topics import USER_INTERACTIONS
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+OUTAGE_READS = 60  # lists asked for while something is away; about two seconds of them
+HANG_S = 10.0
+BACK_TO_NORMAL_S = 30.0
+LATELY_S = 2.0
+SLOWER = 3.0  # than before the fault is not normal,
+QUICK_S = 0.25  # unless it is quicker than this anyway
+WEIGHT = 2.0  # of a like
+
+
+@dataclass
+class Liked:
+    """What every test's visitors saw and did, and how popular all films together were before that."""
+
+    popularity: float
+    seen: list[Observed] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def liked(stack: Stack) -> Liked:
+    return Liked(_total_popularity(stack))
+
+
+@contextmanager
+def _visited(stack: Stack, liked: Liked) -> Iterator[tuple[Observed, Callable[[], None]]]:
+    """Let visitors come and go; give what they see, and what waits until they see what they saw at first."""
+    with Traffic(stack).flowing() as seen:
+        liked.seen.append(seen)
+        until(lambda: len(seen.reads) >= OUTAGE_READS, within_s=30, what="visitors come")
+        normal_s = seen.latency_s(since=0.0)
+
+        def wait_until_normal() -> None:
+            until(
+                lambda: _is_normal(seen, max(SLOWER * normal_s, QUICK_S)),
+                within_s=BACK_TO_NORMAL_S,
+                what=f"lists are whole again and as quick as before ({normal_s * 1000:.0f} ms)",
+            )
+
+        yield seen, wait_until_normal
+    for visitor, likes in seen.likes.items():
+        until(
+            lambda: sorted(stored_likes(stack, visitor)) == sorted(likes),  # noqa: B023 - used at once
+            within_s=30,
+            what=f"each like of {visitor} is stored, once",
+        )
+
+
+def _is_normal(seen: Observed, quick_s: float) -> bool:
+    since = monotonic() - LATELY_S
+    reads = [answer for answer in list(seen.reads) if answer.at >= since]
+    writes = [answer for answer in list(seen.writes) if answer.at >= since]
+    return (
+        len(reads) >= OUTAGE_READS / 4
+        and all(answer.status == 200 and not answer.degraded for answer in reads)
+        and bool(writes)
+        and all(answer.status == 201 for answer in writes)
+        and seen.latency_s(since=since) <= quick_s
+    )
+
+
+def _wait_for_reads(seen: Observed, count: int = OUTAGE_READS) -> None:
+    asked = len(seen.reads)
+    until(lambda: len(seen.reads) >= asked + count, within_s=60, what="visitors go on")
+
+
+def _gateway_metric(stack: Stack, metric: str, **labels: str) -> float:
+    return inside.metric(stack.replicas("hot_path_api")[0], metric, **labels)
+
+
+def _total_popularity(stack: Stack) -> float:
+    (scores,) = inside.popularity(stack)
+    return sum(scores.values())
+
+
+# What lists may lack while a store is away, and the status that a like may get then: with the log away nothing can be
+# acknowledged, with profile_store's cluster away it waits in the log.
+@pytest.mark.parametrize(
+    ("store", "may_lack", "of_writes"),
+    [
+        ("kafka", set(), {201, 202, 503}),
+        ("cassandra", {"profile", "trending"}, {201, 202}),
+        ("neo4j", {"graph"}, {201, 202}),
+        ("qdrant", {"vectors"}, {201, 202}),
+        ("redis", set(), {201}),
+    ],
+)
+def test_a_store_that_is_killed_comes_back(
+    stack: Stack,
+    private: Places,
+    liked: Liked,
+    store: str,
+    may_lack: set[str],
+    of_writes: set[int],
+) -> None:
+    server = private.by_name[store]
+    with _visited(stack, liked) as (seen, wait_until_normal):
+        killed_at = monotonic()
+        server.kill()
+        _wait_for_reads(seen)
+        server.start()
+        wait_until_normal()
+    assert set(seen.statuses(seen.reads)) == {200}
+    assert set(seen.statuses(seen.writes)) <= of_writes
+    assert set(seen.lacking(killed_at)) <= may_lack
+
+
+@pytest.mark.parametrize(
+    ("store", "may_lack", "of_writes"),
+    [
+        ("kafka", set(), {201, 202, 503, 504, 0}),
+        ("cassandra", {"profile", "trending"}, {201, 202}),
+        ("neo4j", {"graph"}, {201, 202}),
+        ("qdrant", {"vectors"}, {201, 202}),
+        ("redis", set(), {201}),
+    ],
+)
+def test_a_store_that_hangs_goes_on(
+    stack: Stack,
+    private: Places,
+    liked: Liked,
+    store: str,
+    may_lack: set[str],
+    of_writes: set[int],
+) -> None:
+    server = private.by_name[store]
+    with _visited(stack, liked) as (seen, wait_until_normal):
+        frozen_at = monotonic()
+        server.pause()
+        try:
+            until(lambda: monotonic() - frozen_at > HANG_S, within_s=2 * HANG_S, what="the store has hung long enough")
+        finally:
+            server.resume()
+        wait_until_normal()
+    assert set(seen.statuses(seen.reads)) == {200}
+    assert set(seen.statuses(seen.writes)) <= of_writes
+    assert set(seen.lacking(frozen_at)) <= may_lack
+
+
+@pytest.mark.parametrize(
+    ("service", "lacks"),
+    [
+        ("profile_store", "profile"),
+        ("vector_search", "vectors"),
+        ("graph_service", "graph"),
+        ("gpu_worker", ""),
+        ("hot_path_api", ""),
+    ],
+)
+def test_a_service_that_is_killed_comes_back(stack: Stack, liked: Liked, service: str, lacks: str) -> None:
+    with _visited(stack, liked) as (seen, wait_until_normal):
+        told = _gateway_metric(stack, "degraded_total", source=lacks) if lacks else 0.0
+        killed_at, killed = monotonic(), stack.replicas(service)[0]["pid"]
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: inside.is_replaced(stack, service, killed), within_s=60, what=f"{service} is back")
+        wait_until_normal()
+        if lacks:
+            assert _gateway_metric(stack, "degraded_total", source=lacks) > told
+            assert _gateway_metric(stack, "circuit_breaker_state", name=service) == 0
+    # There is no other gateway to ask; and the one that was killed may have taken a like before it could say so.
+    without = {0} if service == "hot_path_api" else set()
+    assert set(seen.statuses(seen.reads)) <= {200} | without
+    assert set(seen.statuses(seen.writes)) <= {200, 201, 202} | without
+    lacking = set(seen.lacking(killed_at))
+    assert lacking == {lacks} | (lacking & {"trending"}) if lacks else not lacking  # popular items are profile_store's
+
+
+def test_a_poisoned_record_is_put_aside_and_nothing_waits_for_it(stack: Stack, liked: Liked) -> None:
+    letters = stack.recommend("dlq", "list")
+    user = "poisoner"
+    good = events_pb2.InteractionRecorded(
+        event_id="after-the-poison",
+        occurred_at_ms=1,
+        tenant=inside.tenant_of(stack),
+        user_id=user,
+        item_type="film",
+        item_id=f"{next(iter(THEMES))}-1",
+        interaction_type="view",
+    )
+    key = f"{good.tenant}/{user}"
+    with _visited(stack, liked) as (_, wait_until_normal):
+        asyncio.run(
+            _append(
+                stack,
+                NewRecord(USER_INTERACTIONS, key, b"\xff\xff\xff poison"),
+                NewRecord(USER_INTERACTIONS, key, good.SerializeToString()),
+            )
+        )
+        until(
+            lambda: inside.histories(stack, user) == [["after-the-poison"]], within_s=10, what="what follows is applied"
+        )
+        wait_until_normal()
+    until(
+        lambda: len(stack.recommend("dlq", "list").splitlines()) > len(letters.splitlines()),
+        within_s=20,
+        what="it is listed",
+    )
+    assert (
+        inside.metric(stack.replicas("profile_store")[0], "consumer_dead_letters_total", topic=USER_INTERACTIONS) >= 1
+    )
+
+
+def test_at_the_end_each_like_counts_once(stack: Stack, liked: Liked) -> None:
+    likes = sum(len(events) for seen in liked.seen for events in seen.likes.values())
+    assert likes > 100
+    expected = liked.popularity + WEIGHT * likes + 1.0  # the view that followed the poison
+    until(lambda: _total_popularity(stack) == pytest.approx(expected), within_s=30, what="all likes are counted, once")
+
+
+async def _append(stack: Stack, *records: NewRecord) -> None:
+    async with opened_log(stores_of(stack.data_dir)) as log:
+        await log.producer().append(records)
