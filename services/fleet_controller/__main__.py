@@ -1,13 +1,12 @@
 """`python -m fleet_controller neo4j|qdrant [--dry-run]`: one run; without DRY_RUN=false it only tells."""
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Sequence
 
 from fleet_controller.bootstrap import run_neo4j, run_qdrant
 from fleet_controller.settings import FleetSettings
-from servicekit.errors import ServiceError, StartupError
+from servicekit.command import run_command
 from servicekit.settings import load_settings
 
 
@@ -20,15 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load_settings(FleetSettings)
     if chosen.dry_run:
         settings = settings.model_copy(update={"dry_run": True})
-    try:
-        asyncio.run(run_neo4j(settings) if chosen.controller == "neo4j" else run_qdrant(settings))
-    except StartupError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    except ServiceError as error:
-        sys.stderr.write(f"{error.message}\n")
-        return 1
-    return 0
+    return run_command(run_neo4j(settings) if chosen.controller == "neo4j" else run_qdrant(settings))
 
 
 if __name__ == "__main__":

@@ -3,15 +3,12 @@
 What it compiles goes to numba's cache, beside the modules or in NUMBA_CACHE_DIR, from where every later start loads it.
 """
 
-import sys
-import time
-
 import numpy as np
 
 from graph_service.domain.composition import Composer, Wish, pack
 from graph_service.domain.graph import NEVER_MS, ItemFacts
 from graph_service.domain.item_table import ItemTable
-from servicekit.compiled import quickly_loaded
+from servicekit.compiled import quickly_loaded, run_warming
 
 
 def warm() -> None:
@@ -24,12 +21,5 @@ def warm() -> None:
         Composer(table).compose([wish], shown=table.shown("", 0))
 
 
-def main() -> None:
-    """Compile, and say how long it took."""
-    began = time.perf_counter()
-    warm()
-    sys.stdout.write(f"kernels compiled in {time.perf_counter() - began:.1f} s\n")
-
-
 if __name__ == "__main__":
-    main()
+    run_warming(warm)

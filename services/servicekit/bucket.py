@@ -251,3 +251,18 @@ def _errors(name: str) -> Iterator[None]:
         ours = next(ours for kind, ours in ERRORS if isinstance(error, kind))
         what = "no answer in time" if ours is DeadlineExceededError else str(error) or type(error).__name__
         raise ours(f"{name}: {what}") from error
+
+
+async def open_bucket(url: str, *, setting: str, endpoint_url: str, wait_s: float) -> Bucket:
+    """Open a bucket and see that it can be used.
+
+    Raises:
+        StartupError: It cannot, or was not reached within `wait_s` seconds.
+    """
+    bucket = Bucket(url, setting=setting, endpoint_url=endpoint_url)
+    try:
+        await bucket.wait_until_usable(wait_s)
+    except BaseException:
+        bucket.close()
+        raise
+    return bucket

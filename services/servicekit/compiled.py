@@ -5,6 +5,7 @@ The cache lies beside the modules, or in NUMBA_CACHE_DIR. A service with such lo
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -32,3 +33,10 @@ def quickly_loaded() -> Iterator[None]:
         yield
     finally:
         del sys.modules[module]
+
+
+def run_warming(warm: Callable[[], None]) -> None:
+    """Compile, and say how long it took: the command `python -m SERVICE.warm`."""
+    began = time.perf_counter()
+    warm()
+    sys.stdout.write(f"kernels compiled in {time.perf_counter() - began:.1f} s\n")

@@ -1,14 +1,12 @@
 """The command `python -m <service>.migrate`: applies a service's migrations, or tells which it would apply."""
 
-import asyncio
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from servicekit.errors import ServiceError, StartupError
+from servicekit.command import run_command
 from servicekit.migrations import Migration, MigrationTarget, Phase, migrate, missing
-from servicekit.settings import BAD_SETTINGS_EXIT_CODE
 
 
 def run_migrate_command(
@@ -29,15 +27,7 @@ def run_migrate_command(
     parser.add_argument("--phase", choices=("expand", "contract"), default="expand", help="default: %(default)s")
     parser.add_argument("--dry-run", action="store_true", help="tell what is missing, change nothing")
     options = parser.parse_args(arguments)
-    try:
-        asyncio.run(_run(open_target, migrations, options.phase, dry_run=options.dry_run))
-    except StartupError as error:
-        sys.stderr.write(f"{error}\n")
-        return BAD_SETTINGS_EXIT_CODE
-    except ServiceError as error:
-        sys.stderr.write(f"{error.message}\n")
-        return 1
-    return 0
+    return run_command(_run(open_target, migrations, options.phase, dry_run=options.dry_run))
 
 
 async def _run(

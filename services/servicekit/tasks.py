@@ -17,6 +17,12 @@ def is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+def look_at_failure(task: "asyncio.Task[Any]") -> None:
+    """Look at a failure that nobody may be waiting for any more, so that asyncio does not report it as lost."""
+    if not task.cancelled():
+        task.exception()
+
+
 class BackgroundTasks:
     """Runs the tasks of a service beside its server, as an async context manager around the service's life.
 

@@ -3,13 +3,12 @@
 Reads the service's own settings; needs VECTOR_STORE_URL, and to restore also QDRANT_REST_PORT.
 """
 
-import asyncio
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from servicekit.errors import ServiceError
+from servicekit.command import run_command
 from servicekit.settings import BAD_SETTINGS_EXIT_CODE, load_settings
 from vector_search.adapters.qdrant_connection import QdrantConnection, connect
 from vector_search.adapters.qdrant_snapshots import QdrantSnapshots, Snapshot
@@ -78,12 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not settings.vector_store_url:
         sys.stderr.write("VECTOR_STORE_URL is not set: the embedded vectors have no snapshots, copy the data folder\n")
         return BAD_SETTINGS_EXIT_CODE
-    try:
-        asyncio.run(run(wanted, settings))
-    except ServiceError as error:
-        sys.stderr.write(f"{error.message}\n")
-        return 1
-    return 0
+    return run_command(run(wanted, settings))
 
 
 if __name__ == "__main__":

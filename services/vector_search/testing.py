@@ -22,10 +22,10 @@ from servicekit.clock import ManualClock
 from servicekit.eventlog.port import EventLog, NewRecord
 from servicekit.eventlog.topics import CONTENT_CHANGED, CONTENT_EMBEDDED, MODEL_PUBLISHED
 from servicekit.filters import AttributeValue
+from servicekit.folders import folder_name
 from servicekit.identity import item_key
 from servicekit.rpc.client import RpcChannel
 from servicekit.testing import eventually, served
-from vector_search.adapters.folders import folder_name
 from vector_search.adapters.item_columns import ItemColumnCache
 from vector_search.adapters.model_folder import FolderModelStore
 from vector_search.bootstrap import VectorSearch

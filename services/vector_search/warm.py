@@ -3,13 +3,10 @@
 What it compiles goes to numba's cache, beside the modules or in NUMBA_CACHE_DIR, from where every later start loads it.
 """
 
-import sys
-import time
-
 import numpy as np
 
 from servicekit.clock import SystemClock
-from servicekit.compiled import quickly_loaded
+from servicekit.compiled import quickly_loaded, run_warming
 from vector_search.domain.catalogue import Catalogue
 from vector_search.domain.items import ItemState
 from vector_search.domain.model import UNTRAINED_MODEL
@@ -37,12 +34,5 @@ def _call_all() -> None:
     list(retriever.rows(query))
 
 
-def main() -> None:
-    """Compile, and say how long it took."""
-    began = time.perf_counter()
-    warm()
-    sys.stdout.write(f"kernels compiled in {time.perf_counter() - began:.1f} s\n")
-
-
 if __name__ == "__main__":
-    main()
+    run_warming(warm)

@@ -14,17 +14,16 @@ from gpu_worker.adapters.version_files import (
     ACTIVE,
     MANIFEST,
     REFUSED,
-    folder_name,
     is_version,
     no_version,
     read_manifest,
-    tenant_of,
     write_files,
     write_manifest,
 )
 from gpu_worker.domain.versions import Active, Manifest
 from servicekit.bucket import Bucket, Stored
 from servicekit.errors import DeadlineExceededError, NotFoundError, UnavailableError
+from servicekit.folders import folder_name, name_of_folder
 from servicekit.logs import get_logger
 
 # A store that is away for a minute must not cost a training of an hour.
@@ -87,7 +86,7 @@ class BucketModelStore:
 
     def tenants(self) -> Sequence[str]:
         """See ModelStore."""
-        return sorted(tenant_of(name) for name in self._bucket.folders())
+        return sorted(name_of_folder(name) for name in self._bucket.folders())
 
     def active(self, tenant: str) -> Active:
         """See ModelStore."""

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy.typing as npt
 
@@ -14,28 +13,14 @@ from gpu_worker.adapters.version_files import (
     ACTIVE,
     MANIFEST,
     REFUSED,
-    folder_name,
     is_version,
     no_version,
     read_manifest,
-    tenant_of,
     write_files,
     write_manifest,
 )
 from gpu_worker.domain.versions import Active, Manifest
-from servicekit.errors import StartupError
-
-
-def folder_of_url(url: str) -> Path:
-    """Give the folder of `file:///ABSOLUTE_FOLDER`.
-
-    Raises:
-        StartupError: It is another kind of URL.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
-        raise StartupError(f"MODEL_STORE_URL is {url!r}: write file:///ABSOLUTE_FOLDER or s3://BUCKET/PREFIX")
-    return Path(unquote(parts.path))
+from servicekit.folders import folder_name, name_of_folder
 
 
 class FolderModelStore:
@@ -88,7 +73,7 @@ class FolderModelStore:
 
     def tenants(self) -> Sequence[str]:
         """See ModelStore."""
-        return sorted(tenant_of(path.name) for path in self._root.iterdir()) if self._root.is_dir() else []
+        return sorted(name_of_folder(path.name) for path in self._root.iterdir()) if self._root.is_dir() else []
 
     def active(self, tenant: str) -> Active:
         """See ModelStore."""

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from gpu_worker.adapters.folder_model_store import FolderModelStore, folder_of_url
+from gpu_worker.adapters.folder_model_store import FolderModelStore
 from gpu_worker.domain.ports import ModelStore
+from servicekit.folders import folder_of_url
 
 _SETTING = "MODEL_STORE_URL"
 
@@ -21,15 +22,10 @@ async def open_model_store(url: str, *, s3_endpoint_url: str, staging: Path, wai
         StartupError: It cannot be used; says why.
     """
     if not url.startswith("s3:"):
-        return FolderModelStore(folder_of_url(url))
+        return FolderModelStore(folder_of_url(url, setting=_SETTING))
     # Here and not above: the driver takes a second to import, and a stack on folders shall not wait for that.
     from gpu_worker.adapters.bucket_model_store import BucketModelStore  # noqa: PLC0415
-    from servicekit.bucket import Bucket  # noqa: PLC0415
+    from servicekit.bucket import open_bucket  # noqa: PLC0415
 
-    bucket = Bucket(url, setting=_SETTING, endpoint_url=s3_endpoint_url)
-    try:
-        await bucket.wait_until_usable(wait_s)
-    except BaseException:
-        bucket.close()
-        raise
+    bucket = await open_bucket(url, setting=_SETTING, endpoint_url=s3_endpoint_url, wait_s=wait_s)
     return BucketModelStore(bucket, staging=staging)

@@ -1,4 +1,4 @@
-"""A version as files: how its folder is named, what lies in it, and its manifest, which is written last."""
+"""A version as files: what its folder is called, what lies in it, and its manifest, which is written last."""
 
 import json
 import re
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -25,17 +24,6 @@ _CHUNK = 1 << 20
 def is_version(name: str) -> bool:
     """Tell whether a name is a version's."""
     return _VERSION.fullmatch(name) is not None
-
-
-def folder_name(tenant: str) -> str:
-    """Give a tenant's folder: itself where it is a plain word."""
-    name = quote(tenant, safe="")
-    return name.replace(".", "%2E") if not tenant.strip(".") else name
-
-
-def tenant_of(folder: str) -> str:
-    """Give the tenant whose folder this is."""
-    return unquote(folder)
 
 
 def write_files(folder: Path, arrays: Mapping[str, npt.NDArray[Any]], items: Iterable[bytes]) -> Mapping[str, str]:

@@ -25,7 +25,6 @@ from servicekit.filters import Filter
 JUDGED_AT_ONCE = 512
 """How many of a user's best candidates meet a new filter first; the rest only when too few of them pass."""
 
-
 _NOBODY = Candidates(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int32))
 
 

@@ -9,6 +9,7 @@ from hot_path_api.domain.items import Item
 from hot_path_api.domain.ports import Items
 from servicekit import metrics
 from servicekit.errors import NotFoundError, ServiceError
+from servicekit.tasks import look_at_failure
 
 _CACHE = "items"
 _TIER = "gateway"
@@ -125,7 +126,7 @@ class Catalogue:
         new = [key for key in dict.fromkeys(keys) if key not in self._loading]
         if new:
             task = asyncio.get_running_loop().create_task(self._load(new))
-            task.add_done_callback(_look_at)
+            task.add_done_callback(look_at_failure)
             for key in new:
                 self._loading[key] = task
         tasks = {self._loading[key] for key in keys}
@@ -165,12 +166,6 @@ class Catalogue:
         self.learn_attributes((item,))
         if len(self._cached) > self._capacity:
             self._cached.popitem(last=False)
-
-
-def _look_at(task: asyncio.Task[None]) -> None:
-    """Look at a failure that nobody may be waiting for any more, so that asyncio does not report it as lost."""
-    if not task.cancelled():
-        task.exception()
 
 
 async def read_or_none(catalogue: Catalogue, keys: Sequence[int], *, timeout_s: float) -> list[Item | None] | None:

@@ -10,6 +10,7 @@ from hot_path_api.domain.ports import PopularityCounts
 from servicekit import metrics
 from servicekit.errors import DeadlineExceededError
 from servicekit.filters import Filter
+from servicekit.tasks import look_at_failure
 
 _CACHE = "popularity"
 _TIER = "gateway"
@@ -65,7 +66,7 @@ class PopularityLists:
         task = self._loading.get(question)
         if task is None:
             task = self._loading[question] = asyncio.get_running_loop().create_task(self._load(question))
-            task.add_done_callback(_look_at)
+            task.add_done_callback(look_at_failure)
         done, _ = await asyncio.wait((task,), timeout=timeout_s)
         if done and task.exception() is None:
             return task.result(), True
@@ -91,9 +92,3 @@ class PopularityLists:
         if len(self._kept) > _CAPACITY:
             self._kept.popitem(last=False)
         return popularity
-
-
-def _look_at(task: asyncio.Task[Popularity]) -> None:
-    """Look at a failure that nobody may be waiting for any more, so that asyncio does not report it as lost."""
-    if not task.cancelled():
-        task.exception()

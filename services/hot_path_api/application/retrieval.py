@@ -60,17 +60,15 @@ class Found:
     """What came of it.
 
     Args:
-        context: The user's past.
         question: What the sources were asked.
         pool: What they answered, as one.
         ranked: The pool in order.
         missing: Who could not be asked, and why.
     """
 
-    context: UserContext
     question: SourceQuery
-    pool: Candidates
-    ranked: Ranked
+    pool: Candidates = field(default_factory=lambda: NO_CANDIDATES)
+    ranked: Ranked = field(default_factory=lambda: NOTHING_RANKED)
     missing: dict[str, ServiceError] = field(default_factory=dict)
 
 
@@ -108,14 +106,13 @@ class Retrieval:
         """Give what is known of a user, and the candidates with their scores."""
         query = wish.query
         if not query.is_personal:
-            return _nothing(self._question(query, NOBODY))
+            return Found(self._question(query, NOBODY))
         try:
             # The parts have deadlines of their own; this one is for the queue, and lets them be missed first.
             return await self._batcher.submit(wish, timeout_s=self._limits.budget_s + 2 * _LEAST_S)
         except ServiceError as error:
-            found = _nothing(self._question(query, with_session(NOBODY, query.session)))
-            found.missing = {PROFILE: error} | {each.name: error for each in self._sources}
-            return found
+            missing = {PROFILE: error} | {each.name: error for each in self._sources}
+            return Found(self._question(query, with_session(NOBODY, query.session)), missing=missing)
 
     async def _retrieve(self, wishes: list[Wish]) -> list[Found]:
         started = time.perf_counter()
@@ -153,9 +150,7 @@ class Retrieval:
                 context = NOBODY
             if query.session:
                 context = with_session(context, query.session)
-            each = _nothing(self._question(query, context))
-            each.context, each.missing = context, missing
-            found.append(each)
+            found.append(Found(self._question(query, context), missing=missing))
         return found
 
     def _question(self, query: RecommendationQuery, context: UserContext) -> SourceQuery:
@@ -208,10 +203,6 @@ class Retrieval:
                 count += len(answer.keys)
         self._counts[source.name].inc(count)
         return good
-
-
-def _nothing(question: SourceQuery) -> Found:
-    return Found(NOBODY, question, NO_CANDIDATES, NOTHING_RANKED)
 
 
 def _left_s(until: float) -> float:

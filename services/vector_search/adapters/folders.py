@@ -1,14 +1,7 @@
-"""Folders of local state: safe names, and files that are whole or not there."""
+"""Files of local state that are whole or not there."""
 
 import os
 from pathlib import Path
-from urllib.parse import quote
-
-
-def folder_name(tenant: str) -> str:
-    """Give the folder name of a tenant: itself where it is a plain word."""
-    name = quote(tenant, safe="")
-    return name.replace(".", "%2E") if not tenant.strip(".") else name
 
 
 def replace_file(path: Path, content: str) -> None:

@@ -19,8 +19,8 @@ from servicekit.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from servicekit.folders import folder_name
 from servicekit.logs import get_logger
-from vector_search.adapters.folders import folder_name
 from vector_search.adapters.item_columns import ItemColumnCache
 from vector_search.adapters.model_folder import MANIFEST, FolderModelStore, checksum_of, is_whole
 from vector_search.domain.items import Fields

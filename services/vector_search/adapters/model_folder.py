@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 
-from servicekit.errors import FailedPreconditionError, NotFoundError, StartupError
-from vector_search.adapters.folders import folder_name
+from servicekit.errors import FailedPreconditionError, NotFoundError
+from servicekit.folders import folder_name
 from vector_search.adapters.item_columns import ItemColumnCache, read_items
 from vector_search.convert import fields_of
 from vector_search.domain.catalogue import VersionItems
@@ -23,18 +23,6 @@ from vector_search.domain.tables import NO_TABLE, ItemTable, SourceParameters
 MANIFEST = "manifest.json"
 _FORMAT = 1
 _CHUNK = 1 << 20
-
-
-def folder_of_url(url: str) -> Path:
-    """Give the folder of `file:///ABSOLUTE_FOLDER`.
-
-    Raises:
-        StartupError: It is another kind of URL.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
-        raise StartupError(f"MODEL_STORE_URL is {url!r}: write file:///ABSOLUTE_FOLDER or s3://BUCKET/PREFIX")
-    return Path(unquote(parts.path))
 
 
 class FolderModelStore:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from servicekit.folders import folder_of_url
 from vector_search.adapters.item_columns import ItemColumnCache
-from vector_search.adapters.model_folder import FolderModelStore, folder_of_url
+from vector_search.adapters.model_folder import FolderModelStore
 from vector_search.domain.ports import ModelStore
 
 _SETTING = "MODEL_STORE_URL"
@@ -23,15 +24,10 @@ async def open_model_store(url: str, *, s3_endpoint_url: str, folder: Path, wait
     """
     columns = ItemColumnCache(folder / "columns")
     if not url.startswith("s3:"):
-        return FolderModelStore(folder_of_url(url), columns)
+        return FolderModelStore(folder_of_url(url, setting=_SETTING), columns)
     # Here and not above: the driver takes a second to import, and a stack on folders shall not wait for that.
-    from servicekit.bucket import Bucket  # noqa: PLC0415
+    from servicekit.bucket import open_bucket  # noqa: PLC0415
     from vector_search.adapters.model_bucket import BucketModelStore  # noqa: PLC0415
 
-    bucket = Bucket(url, setting=_SETTING, endpoint_url=s3_endpoint_url)
-    try:
-        await bucket.wait_until_usable(wait_s)
-    except BaseException:
-        bucket.close()
-        raise
+    bucket = await open_bucket(url, setting=_SETTING, endpoint_url=s3_endpoint_url, wait_s=wait_s)
     return BucketModelStore(bucket, folder / "versions", columns)

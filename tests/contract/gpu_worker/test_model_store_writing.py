@@ -14,11 +14,12 @@ import pytest
 from servers.s3_server import S3Server
 
 from gpu_worker.adapters.bucket_model_store import BucketModelStore
-from gpu_worker.adapters.folder_model_store import FolderModelStore, folder_of_url
+from gpu_worker.adapters.folder_model_store import FolderModelStore
 from gpu_worker.domain.ports import ModelStore
 from gpu_worker.domain.versions import Active
 from servicekit.bucket import Bucket
 from servicekit.errors import NotFoundError, UnavailableError
+from servicekit.folders import folder_of_url
 
 FIRST, SECOND = "20260101T000000-00000001", "20260102T000000-00000002"
 LONG_AGO_MS, ANY_TIME_MS = 0, 2**50
@@ -54,7 +55,7 @@ class FolderPlace(Place):
         self.url = folder.as_uri()
 
     def open(self) -> ModelStore:
-        return FolderModelStore(folder_of_url(self.url))
+        return FolderModelStore(folder_of_url(self.url, setting="MODEL_STORE_URL"))
 
     def names(self) -> list[str]:
         return [str(path.relative_to(self._folder)) for path in self._folder.rglob("*") if path.is_file()]

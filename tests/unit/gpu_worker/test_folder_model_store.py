@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpu_worker.adapters.folder_model_store import FolderModelStore, folder_of_url
+from gpu_worker.adapters.folder_model_store import FolderModelStore
 from gpu_worker.domain.versions import Active, find_fault, name_version
 from servicekit.errors import NotFoundError, StartupError
+from servicekit.folders import folder_of_url
 
 FIRST, SECOND = "20260101T000000-00000001", "20260102T000000-00000002"
 
@@ -72,10 +73,10 @@ def test_any_tenant_has_a_folder_of_its_own(store: FolderModelStore, tmp_path: P
 
 
 def test_the_url_names_a_folder(tmp_path: Path) -> None:
-    assert folder_of_url((tmp_path / "a b").as_uri()) == tmp_path / "a b"
+    assert folder_of_url((tmp_path / "a b").as_uri(), setting="MODEL_STORE_URL") == tmp_path / "a b"
     for url in ("s3://bucket", "file://relative/x", ""):
         with pytest.raises(StartupError, match="MODEL_STORE_URL"):
-            folder_of_url(url)
+            folder_of_url(url, setting="MODEL_STORE_URL")
 
 
 def test_history_is_what_a_rollback_walks() -> None:
