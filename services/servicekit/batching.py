@@ -23,6 +23,9 @@ from servicekit.tasks import is_being_cancelled
 Q = TypeVar("Q")
 R = TypeVar("R")
 
+# So many turns of the loop bring back whoever was answered: its answer is written, its next request read and asked.
+_TURNS_TO_RETURN = 3
+
 
 class _Element(Generic[Q, R]):
     __slots__ = ("answer", "deadline", "query")
@@ -38,7 +41,9 @@ class MicroBatcher(Generic[Q, R]):
 
     When nothing is in flight, what is there is sent at once; otherwise it waits until a batch returns, and goes then
     as one batch. Up to `max_in_flight` batches are under way when a full one is waiting, or when the last one left
-    longer than `patience_s` ago: a slow answer to one must not hold up all.
+    longer than `patience_s` ago: a slow answer to one must not hold up all. Where `share_from` wait, they are shared
+    among the batches that may leave, so that one is answered while the next is worked on; and a batch that returns lets
+    those whom it answered ask again before the next one leaves, so that none leaves nearly empty.
 
     Args:
         send: Sends one batch and gives as many results, in order; a ServiceError among them is that element's answer.
@@ -48,6 +53,7 @@ class MicroBatcher(Generic[Q, R]):
         max_in_flight: The most batches under way at a time.
         max_queue: The most elements waiting; one more is refused.
         patience_s: How long a batch may be under way before the next one stops waiting for it.
+        share_from: So many waiting are worth the price of a second call.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class MicroBatcher(Generic[Q, R]):
         max_in_flight: int = 2,
         max_queue: int = 1024,
         patience_s: float = 0.006,
+        share_from: int = 32,
     ) -> None:
         self._send = send
         self._name = name
@@ -66,9 +73,11 @@ class MicroBatcher(Generic[Q, R]):
         self._max_in_flight = max_in_flight
         self._max_queue = max_queue
         self._patience_s = patience_s
+        self._share_from = share_from
         self._waiting: deque[_Element[Q, R]] = deque()
         self._senders: set[asyncio.Task[None]] = set()
         self._in_flight = 0
+        self._away = 0  # those in flight that have not returned, where the others only let callers come back
         self._last_sent_at = 0.0
         self._closed = False
         self._context = contextvars.copy_context()
@@ -96,11 +105,8 @@ class MicroBatcher(Generic[Q, R]):
         now = time.monotonic()
         self._waiting.append(_Element(query, now + timeout_s, answer))
         if not self._in_flight or (self._in_flight < self._max_in_flight and self._is_pressing(now)):
-            self._in_flight += 1
             self._last_sent_at = now
-            sender = loop.create_task(self._send_waiting(), context=self._context.copy())
-            self._senders.add(sender)
-            sender.add_done_callback(self._senders.discard)
+            self._start_sender(loop)
         timer = loop.call_later(timeout_s, self._expire, answer)
         try:
             return await answer
@@ -125,6 +131,12 @@ class MicroBatcher(Generic[Q, R]):
     ) -> None:
         await self.close()
 
+    def _start_sender(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._in_flight += 1
+        sender = loop.create_task(self._send_waiting(), context=self._context.copy())
+        self._senders.add(sender)
+        sender.add_done_callback(self._senders.discard)
+
     def _is_pressing(self, now: float) -> bool:
         return len(self._waiting) >= self._max_batch or now - self._last_sent_at > self._patience_s
 
@@ -140,7 +152,13 @@ class MicroBatcher(Generic[Q, R]):
         """Send batch after batch until nobody waits; begins one turn of the loop later, when more may have come."""
         try:
             while batch := self._take():
-                await self._send_batch(batch)
+                self._away += 1
+                try:
+                    await self._send_batch(batch)
+                finally:
+                    self._away -= 1
+                for _ in range(_TURNS_TO_RETURN):
+                    await asyncio.sleep(0)
         finally:
             # In the same step in which the queue was found empty, so that nobody can come in between.
             self._in_flight -= 1
@@ -169,7 +187,13 @@ class MicroBatcher(Generic[Q, R]):
     def _take(self) -> list[_Element[Q, R]]:
         self._last_sent_at = now = time.monotonic()
         batch: list[_Element[Q, R]] = []
-        while self._waiting and len(batch) < self._max_batch:
+        most = self._max_batch
+        may_leave = self._max_in_flight - self._away
+        if may_leave > 1 and len(self._waiting) >= self._share_from:
+            most = min(most, -(-len(self._waiting) // may_leave))
+            if self._in_flight < self._max_in_flight:
+                self._start_sender(asyncio.get_running_loop())
+        while self._waiting and len(batch) < most:
             element = self._waiting.popleft()
             if element.deadline <= now:
                 self._expire(element.answer)

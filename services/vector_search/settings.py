@@ -44,7 +44,7 @@ class VectorSearchSettings(ServiceSettings):
     """Copies that must have a write before it is acknowledged."""
     qdrant_write_ordering: Literal["weak", "medium", "strong"] = "weak"
     """How writes of one point through several nodes are put in order."""
-    kernel_threads: int = Field(default=1, ge=1, le=64)
+    kernel_threads: int = Field(default=2, ge=1, le=64)
     """Threads that compute candidates; more than one helps where there are idle processors."""
     least_recall: float = Field(default=0.95, ge=0.0, le=1.0)
     """A version whose dense search finds a smaller part of the nearest ten is not activated."""

@@ -19,7 +19,7 @@ from vector_search.application.tenants import Serving, Tenants
 from vector_search.domain.explanation import Contribution, explain
 from vector_search.domain.model import NEAREST
 from vector_search.domain.nearest import add_nearest, wanted_vector, wants_nearest
-from vector_search.domain.retrieval import Candidates, UserQuery, run_batches
+from vector_search.domain.retrieval import Candidates, UserQuery, in_order
 
 _log = get_logger(__name__)
 
@@ -43,14 +43,17 @@ class Retrieval:
     def __init__(self, tenants: Tenants, content: ContentVectors, *, threads: int = 1) -> None:
         self._tenants = tenants
         self._content = content
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kernel")
 
     async def retrieve(self, tenant: str, queries: Sequence[UserQuery]) -> list[Candidates]:
         """Give the candidates of many users of one tenant."""
         serving = self._tenants.find(tenant).active
-        batches = serving.retriever.prepare(queries)
+        batches = serving.retriever.prepare(queries, threads=self._threads)
+        loop = asyncio.get_running_loop()
         with VECTOR_SEARCH_LATENCY.time():
-            answers = await asyncio.get_running_loop().run_in_executor(self._pool, run_batches, batches)
+            parts = await asyncio.gather(*(loop.run_in_executor(self._pool, batch.run) for batch in batches))
+        answers = in_order(batches, parts)
         poor = [place for place, query in enumerate(queries) if wants_nearest(query, answers[place])]
         if poor and remaining_s() > _LEAST_S:
             try:

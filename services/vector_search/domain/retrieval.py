@@ -1,6 +1,7 @@
 """Turns users' histories into candidates by one call of the kernel for each filter in a batch."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,7 @@ FRESH_SHARE = 0.1
 # Through it alone new items are found; a model that wants no more of it than a feature must not shut them out.
 _LEAST_CONTENT_WEIGHT = 1e-3
 _HALF_VALUES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+_LEAST_PART = 8  # users, about a millisecond: for less, waking another thread does not pay
 _NO_KEYS: Keys = np.empty(0, np.int64)
 
 
@@ -89,10 +91,11 @@ class PreparedBatch:
 
     def _take_scratch(self) -> Scratch:
         numbers = len(self.model.keys)
-        while self.scratches:
-            scratch = self.scratches.pop()
-            if len(scratch.chosen) == numbers:
-                return scratch
+        with suppress(IndexError):  # none is free
+            while True:
+                scratch = self.scratches.pop()
+                if len(scratch.chosen) == numbers:
+                    return scratch
         width = 1 << len(self.model.tables).bit_length()  # a power of two above the sources: a row fills whole lines
         return Scratch(
             rows=np.zeros((numbers, width), np.float32),
@@ -125,28 +128,28 @@ class Retriever:
         self._columns = version.column_matrix()
         self._scratches: list[Scratch] = []
 
-    def prepare(self, queries: Sequence[UserQuery]) -> list[PreparedBatch]:
-        """Take what queries need, one batch for each filter; only in the thread that changes catalogue and overlay.
+    def prepare(self, queries: Sequence[UserQuery], *, threads: int = 1) -> list[PreparedBatch]:
+        """Take what queries need, in a batch or more for each filter, so many as threads can share with profit.
 
-        Limits must be positive.
+        Only in the thread that changes catalogue and overlay. Limits must be positive.
         """
         groups: dict[Filter, list[int]] = {}
         for place, query in enumerate(queries):
             groups.setdefault(query.conditions, []).append(place)
-        return [
-            PreparedBatch(
-                tuple(places),
-                self._snapshot(conditions),
-                self._users([queries[place] for place in places]),
-                self.version,
-                self._scratches,
-            )
-            for conditions, places in groups.items()
-        ]
+        batches = []
+        for conditions, places in groups.items():
+            model = self._snapshot(conditions)
+            count = min(threads, max(1, len(places) // _LEAST_PART))
+            for first in range(count):
+                part = places[first::count]
+                users = self._users([queries[place] for place in part])
+                batches.append(PreparedBatch(tuple(part), model, users, self.version, self._scratches))
+        return batches
 
     def retrieve(self, queries: Sequence[UserQuery]) -> list[Candidates]:
         """Answer queries in their order, in this thread."""
-        return run_batches(self.prepare(queries))
+        batches = self.prepare(queries)
+        return in_order(batches, [batch.run() for batch in batches])
 
     def describe(self, keys: Keys, vector: Floats) -> Floats:
         """Give the rows `factors` and item columns of a features matrix for some items."""
@@ -225,12 +228,12 @@ class Retriever:
         )
 
 
-def run_batches(batches: Sequence[PreparedBatch]) -> list[Candidates]:
-    """Run prepared batches and give the candidates in the order of the queries."""
-    answers: dict[int, Candidates] = {}
-    for batch in batches:
-        answers.update(zip(batch.places, batch.run(), strict=True))
-    return [answers[place] for place in sorted(answers)]
+def in_order(batches: Sequence[PreparedBatch], answers: Iterable[Sequence[Candidates]]) -> list[Candidates]:
+    """Give what the batches answered in the order of the queries."""
+    by_place: dict[int, Candidates] = {}
+    for batch, candidates in zip(batches, answers, strict=True):
+        by_place.update(zip(batch.places, candidates, strict=True))
+    return [by_place[place] for place in range(len(by_place))]
 
 
 def _starts(lengths: Sequence[int]) -> npt.NDArray[np.int64]:

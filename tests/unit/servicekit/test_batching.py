@@ -152,6 +152,42 @@ async def test_a_slow_batch_is_not_waited_for_beyond_patience(sender: Sender) ->
     await batcher.close()
 
 
+async def test_many_are_shared_among_the_batches_that_may_leave(sender: Sender) -> None:
+    batcher = MicroBatcher[int, int](sender.send, name="test", max_in_flight=2, patience_s=60.0, share_from=6)
+    asked = submit_all(batcher, range(7))
+    await turns()
+    assert sender.batches == [[0, 1, 2, 3], [4, 5, 6]]
+    asked += submit_all(batcher, range(7, 14))
+    await turns()
+    sender.answer(0)  # the other one is still away: what waits goes as one
+    await turns(10)
+    assert sender.batches[2:] == [list(range(7, 14))]
+    sender.answer(1)
+    sender.answer(2)
+    assert await asyncio.gather(*asked) == [-number for number in range(14)]
+    await batcher.close()
+
+
+async def test_those_just_answered_may_ask_again_before_the_next_batch_leaves(sender: Sender) -> None:
+    batcher = MicroBatcher[int, int](sender.send, name="test", patience_s=60.0)
+
+    async def ask_twice(number: int) -> int:
+        await batcher.submit(number, timeout_s=5.0)
+        await asyncio.sleep(0)  # its answer is written, and its next request read
+        return await batcher.submit(number + 10, timeout_s=5.0)
+
+    asked = [asyncio.create_task(ask_twice(number)) for number in range(3)]
+    await turns()
+    late = submit_all(batcher, [5])
+    await turns()
+    sender.answer(0)
+    await turns(10)
+    assert sender.batches == [[0, 1, 2], [5, 10, 11, 12]]
+    sender.answer(1)
+    assert await asyncio.gather(*asked, *late) == [-10, -11, -12, -5]
+    await batcher.close()
+
+
 async def test_one_in_flight_stays_one(sender: Sender) -> None:
     batcher = MicroBatcher[int, int](sender.send, name="test", max_batch=2, max_in_flight=1, patience_s=0.0)
     asked = submit_all(batcher, range(6))
