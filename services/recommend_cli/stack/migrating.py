@@ -12,7 +12,11 @@ from recommend_cli.stack.stores import Stores
 
 Phase = Literal["expand", "contract"]
 
-_SCHEMAS: Final = {"profile_store": "PROFILE_STORE_URL", "graph_service": "GRAPH_STORE_URL"}
+_SCHEMAS: Final = {
+    "profile_store": "PROFILE_STORE_URL",
+    "graph_service": "GRAPH_STORE_URL",
+    "vector_search": "VECTOR_STORE_URL",
+}
 """The services whose stores have a schema, in the order of migrating; embedded stores migrate themselves."""
 
 
@@ -36,6 +40,7 @@ async def migrate_stores(
         finally:
             if process.returncode is None:
                 process.kill()
+                await process.wait()
         for line in said.decode().splitlines():
             tell(line)
         if process.returncode:

@@ -200,6 +200,7 @@ class Supervisor:
             except TimeoutError:
                 self._tell(f"{name} did not stop within {STOP_TIMEOUT_S:.0f} s and was killed")
         kill_group(process.pid)
+        await process.wait()
 
     def _enter_phase(self, phase: Phase) -> None:
         self._state = replace(self._state, phase=phase)

@@ -27,8 +27,12 @@ IndexParams = models.KeywordIndexParams | models.FloatIndexParams
 
 def standing_indexes() -> dict[str, IndexParams]:
     """Give the payload indexes that every collection has, by path; the tenant's is made first."""
-    by_tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
-    return {TENANT: by_tenant, NAMES: index_params(NAMES), SAMPLE: index_params(SAMPLE)}
+    return {TENANT: tenant_index(), NAMES: index_params(NAMES), SAMPLE: index_params(SAMPLE)}
+
+
+def tenant_index() -> IndexParams:
+    """Give the payload index by which the server keeps a tenant's points together."""
+    return models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
 
 
 def index_params(path: str) -> IndexParams:

@@ -66,6 +66,10 @@ class Points(pb.PointsServicer):
         self._storage.find(request.collection_name).index(request)
         return _completed()
 
+    def DeleteFieldIndex(self, request: Any, context: Any) -> Any:
+        self._storage.find(request.collection_name).drop_index(request.field_name)
+        return _completed()
+
     def Get(self, request: Any, context: Any) -> Any:
         keys = [translation.numeric_id(each) for each in request.ids]
         records = self._storage.find(request.collection_name).retrieve(keys)
