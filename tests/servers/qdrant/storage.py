@@ -337,7 +337,7 @@ class Storage:
         folder = self._folder(name)
         building = folder.with_name(f"{_BUILDING}-{quote(name, safe='')}")
         shutil.rmtree(building, ignore_errors=True)
-        shutil.unpack_archive(packed, building, filter="data")
+        shutil.unpack_archive(packed, building)
         if folder.exists():
             gone = folder.with_name(f"{_BUILDING}-gone-{uuid4().hex}")
             folder.rename(gone)
