@@ -1,5 +1,6 @@
-"""Names of folders that several processes agree on, and folders that addresses name."""
+"""Folders that several processes share: what they are called, and how files get there whole."""
 
+import os
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -31,3 +32,22 @@ def folder_of_url(url: str, *, setting: str) -> Path:
     if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
         raise StartupError(f"{setting} is {url!r}: write file:///ABSOLUTE_FOLDER or s3://BUCKET/PREFIX")
     return Path(unquote(parts.path))
+
+
+def replace_file(path: Path, content: str) -> None:
+    """Write a file so that it has either its old or its new content, whatever happens."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}")
+    fresh.write_text(content, encoding="utf-8")
+    bring_to_disk(fresh)
+    fresh.replace(path)
+    bring_to_disk(path.parent)
+
+
+def bring_to_disk(path: Path) -> None:
+    """Return when a file's content or a folder's entries outlive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

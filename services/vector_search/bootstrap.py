@@ -1,7 +1,7 @@
 """Wires vector_search and runs it until it is told to stop."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from recommendation.vector_search.v1 import vector_search_pb2_grpc as pb_grpc
 from servicekit.clock import Clock, SystemClock
@@ -11,8 +11,10 @@ from servicekit.eventlog.port import EventLog
 from servicekit.eventlog.topics import MODEL_PUBLISHED
 from servicekit.logs import get_logger
 from servicekit.metrics import MODEL_AGE, serve_metrics
+from servicekit.migrations import MigrationTarget
 from servicekit.rpc.server import GrpcServer
 from servicekit.tasks import BackgroundTasks
+from vector_search.adapters import dense_stores
 from vector_search.adapters.dense_stores import QdrantOptions, open_dense_store
 from vector_search.adapters.model_stores import open_model_store
 from vector_search.api import SERVICE_NAME, VectorSearchServicer
@@ -161,6 +163,13 @@ def qdrant_options(settings: VectorSearchSettings) -> QdrantOptions:
         replication_factor=settings.qdrant_replication_factor,
         write_consistency_factor=settings.qdrant_write_consistency_factor,
         write_ordering=settings.qdrant_write_ordering,
+    )
+
+
+def migration_target(settings: VectorSearchSettings) -> AbstractAsyncContextManager[MigrationTarget]:
+    """Connect to Qdrant in order to migrate its collections; raises as `dense_stores.migration_target`."""
+    return dense_stores.migration_target(
+        settings.vector_store_url, qdrant=qdrant_options(settings), wait_s=settings.store_wait_s
     )
 
 

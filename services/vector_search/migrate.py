@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from servicekit.migrate_command import run_migrate_command
 from servicekit.settings import load_settings
-from vector_search.adapters.dense_stores import migration_target
-from vector_search.bootstrap import qdrant_options
+from vector_search import bootstrap
 from vector_search.settings import VectorSearchSettings
 
 
@@ -18,14 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     from vector_search.adapters.qdrant_schema import migrations  # noqa: PLC0415 - only who has Qdrant needs its driver
 
-    return run_migrate_command(
-        "vector_search",
-        lambda: migration_target(
-            settings.vector_store_url, qdrant=qdrant_options(settings), wait_s=settings.store_wait_s
-        ),
-        migrations(),
-        arguments,
-    )
+    return run_migrate_command("vector_search", lambda: bootstrap.migration_target(settings), migrations(), arguments)
 
 
 if __name__ == "__main__":

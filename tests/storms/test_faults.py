@@ -101,22 +101,20 @@ def _total_popularity(stack: Stack) -> float:
 
 # What lists may lack while a store is away, and the status that a like may get then: with the log away nothing can be
 # acknowledged, with profile_store's cluster away it waits in the log.
-@pytest.mark.parametrize(
-    ("store", "may_lack", "of_writes"),
-    [
-        ("kafka", set(), {201, 202, 503}),
-        ("cassandra", {"profile", "trending"}, {201, 202}),
-        ("neo4j", {"graph"}, {201, 202}),
-        ("qdrant", {"vectors"}, {201, 202}),
-        ("redis", set(), {201}),
-    ],
-)
+MAY_LACK: dict[str, set[str]] = {
+    "kafka": set(), "cassandra": {"profile", "trending"}, "neo4j": {"graph"}, "qdrant": {"vectors"}, "redis": set()
+}  # fmt: skip
+OF_WRITES = {"cassandra": {201, 202}, "neo4j": {201, 202}, "qdrant": {201, 202}, "redis": {201}}
+KILLED = {"kafka": {201, 202, 503}, **OF_WRITES}
+HANGING = {"kafka": {201, 202, 503, 504, 0}, **OF_WRITES}
+
+
+@pytest.mark.parametrize(("store", "of_writes"), KILLED.items())
 def test_a_store_that_is_killed_comes_back(
     stack: Stack,
     private: Places,
     liked: Liked,
     store: str,
-    may_lack: set[str],
     of_writes: set[int],
 ) -> None:
     server = private.by_name[store]
@@ -128,25 +126,15 @@ def test_a_store_that_is_killed_comes_back(
         wait_until_normal()
     assert set(seen.statuses(seen.reads)) == {200}
     assert set(seen.statuses(seen.writes)) <= of_writes
-    assert set(seen.lacking(killed_at)) <= may_lack
+    assert set(seen.lacking(killed_at)) <= MAY_LACK[store]
 
 
-@pytest.mark.parametrize(
-    ("store", "may_lack", "of_writes"),
-    [
-        ("kafka", set(), {201, 202, 503, 504, 0}),
-        ("cassandra", {"profile", "trending"}, {201, 202}),
-        ("neo4j", {"graph"}, {201, 202}),
-        ("qdrant", {"vectors"}, {201, 202}),
-        ("redis", set(), {201}),
-    ],
-)
+@pytest.mark.parametrize(("store", "of_writes"), HANGING.items())
 def test_a_store_that_hangs_goes_on(
     stack: Stack,
     private: Places,
     liked: Liked,
     store: str,
-    may_lack: set[str],
     of_writes: set[int],
 ) -> None:
     server = private.by_name[store]
@@ -160,7 +148,7 @@ def test_a_store_that_hangs_goes_on(
         wait_until_normal()
     assert set(seen.statuses(seen.reads)) == {200}
     assert set(seen.statuses(seen.writes)) <= of_writes
-    assert set(seen.lacking(frozen_at)) <= may_lack
+    assert set(seen.lacking(frozen_at)) <= MAY_LACK[store]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The model store in an S3 bucket: `<tenant>/<version>/…`, `<tenant>/active.json`, `<tenant>/refused.json`."""
 
-import json
 import shutil
 import time
 from collections import defaultdict
@@ -11,16 +10,15 @@ from typing import Any
 import numpy.typing as npt
 
 from gpu_worker.adapters.version_files import (
-    ACTIVE,
     MANIFEST,
-    REFUSED,
     is_version,
     no_version,
     read_manifest,
     write_files,
     write_manifest,
 )
-from gpu_worker.domain.versions import Active, Manifest
+from gpu_worker.adapters.version_records import VersionRecords
+from gpu_worker.domain.versions import Manifest
 from servicekit.bucket import Bucket, Stored
 from servicekit.errors import DeadlineExceededError, NotFoundError, UnavailableError
 from servicekit.folders import folder_name, name_of_folder
@@ -32,7 +30,7 @@ _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 _log = get_logger(__name__)
 
 
-class BucketModelStore:
+class BucketModelStore(VersionRecords):
     """See ModelStore.
 
     A bucket renames nothing, so a version is there from the moment when its manifest is, which is uploaded last and
@@ -88,23 +86,6 @@ class BucketModelStore:
         """See ModelStore."""
         return sorted(name_of_folder(name) for name in self._bucket.folders())
 
-    def active(self, tenant: str) -> Active:
-        """See ModelStore."""
-        return Active.from_json(self._read_json(tenant, ACTIVE))
-
-    def set_active(self, tenant: str, active: Active) -> None:
-        """See ModelStore; it is one PUT of one object."""
-        self._write_json(tenant, ACTIVE, active.as_json())
-
-    def refusals(self, tenant: str) -> Mapping[str, str]:
-        """See ModelStore."""
-        return self._read_json(tenant, REFUSED)
-
-    def set_refusals(self, tenant: str, refusals: Mapping[str, str]) -> None:
-        """See ModelStore."""
-        if refusals or self.refusals(tenant):
-            self._write_json(tenant, REFUSED, refusals)
-
     def delete(self, tenant: str, version: str) -> None:
         """See ModelStore; a reader that is fetching it finds it gone, and one that has fetched it keeps its copy."""
         if is_version(version):
@@ -135,15 +116,14 @@ class BucketModelStore:
     def _upload(self, name: str, file: Path) -> None:
         _patiently(lambda: self._bucket.upload(name, file), self._pauses_s)
 
-    def _read_json(self, tenant: str, name: str) -> dict[str, Any]:
+    def _read_record(self, tenant: str, name: str) -> bytes | None:
         try:
-            content: dict[str, Any] = json.loads(self._bucket.read(f"{folder_name(tenant)}/{name}"))
+            return self._bucket.read(f"{folder_name(tenant)}/{name}")
         except NotFoundError:
-            return {}
-        return content
+            return None
 
-    def _write_json(self, tenant: str, name: str, content: Mapping[str, Any]) -> None:
-        self._bucket.write(f"{folder_name(tenant)}/{name}", json.dumps(content).encode())
+    def _write_record(self, tenant: str, name: str, content: str) -> None:
+        self._bucket.write(f"{folder_name(tenant)}/{name}", content.encode())  # one PUT of one object
 
 
 def _patiently(work: Callable[[], None], pauses_s: Sequence[float]) -> None:

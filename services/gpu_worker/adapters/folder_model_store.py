@@ -1,7 +1,5 @@
 """The model store in a folder: `<tenant>/<version>/`, `<tenant>/active.json`, `<tenant>/refused.json`."""
 
-import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,20 +8,19 @@ from typing import Any
 import numpy.typing as npt
 
 from gpu_worker.adapters.version_files import (
-    ACTIVE,
     MANIFEST,
-    REFUSED,
     is_version,
     no_version,
     read_manifest,
     write_files,
     write_manifest,
 )
-from gpu_worker.domain.versions import Active, Manifest
-from servicekit.folders import folder_name, name_of_folder
+from gpu_worker.adapters.version_records import VersionRecords
+from gpu_worker.domain.versions import Manifest
+from servicekit.folders import bring_to_disk, folder_name, name_of_folder, replace_file
 
 
-class FolderModelStore:
+class FolderModelStore(VersionRecords):
     """See ModelStore.
 
     A version is written under a name that begins with a dot and renamed when its files are on the disk.
@@ -49,10 +46,10 @@ class FolderModelStore:
         text = write_manifest(manifest, write_files(unfinished, arrays, items))
         (unfinished / MANIFEST).write_text(text, encoding="utf-8")
         for path in unfinished.iterdir():
-            _sync(path)
-        _sync(unfinished)
+            bring_to_disk(path)
+        bring_to_disk(unfinished)
         unfinished.rename(folder / version)
-        _sync(folder)
+        bring_to_disk(folder)
 
     def manifest(self, tenant: str, version: str) -> Manifest:
         """See ModelStore."""
@@ -75,23 +72,6 @@ class FolderModelStore:
         """See ModelStore."""
         return sorted(name_of_folder(path.name) for path in self._root.iterdir()) if self._root.is_dir() else []
 
-    def active(self, tenant: str) -> Active:
-        """See ModelStore."""
-        return Active.from_json(self._read_json(tenant, ACTIVE))
-
-    def set_active(self, tenant: str, active: Active) -> None:
-        """See ModelStore."""
-        self._replace_json(tenant, ACTIVE, active.as_json())
-
-    def refusals(self, tenant: str) -> Mapping[str, str]:
-        """See ModelStore."""
-        return self._read_json(tenant, REFUSED)
-
-    def set_refusals(self, tenant: str, refusals: Mapping[str, str]) -> None:
-        """See ModelStore."""
-        if refusals or self.refusals(tenant):
-            self._replace_json(tenant, REFUSED, refusals)
-
     def delete(self, tenant: str, version: str) -> None:
         """See ModelStore; a reader that has the files mapped keeps them until it lets go."""
         folder = self._folder(tenant)
@@ -113,27 +93,11 @@ class FolderModelStore:
     def _folder(self, tenant: str) -> Path:
         return self._root / folder_name(tenant)
 
-    def _read_json(self, tenant: str, name: str) -> dict[str, Any]:
+    def _read_record(self, tenant: str, name: str) -> str | None:
         try:
-            content: dict[str, Any] = json.loads((self._folder(tenant) / name).read_text(encoding="utf-8"))
+            return (self._folder(tenant) / name).read_text(encoding="utf-8")
         except FileNotFoundError:
-            return {}
-        return content
+            return None
 
-    def _replace_json(self, tenant: str, name: str, content: Mapping[str, Any]) -> None:
-        folder = self._folder(tenant)
-        folder.mkdir(parents=True, exist_ok=True)
-        fresh = folder / f".{name}"
-        fresh.write_text(json.dumps(content), encoding="utf-8")
-        _sync(fresh)
-        fresh.replace(folder / name)
-        _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    """Bring a file or a folder's entries to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _write_record(self, tenant: str, name: str, content: str) -> None:
+        replace_file(self._folder(tenant) / name, content)

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from profile_store.application.batches import for_each
 from profile_store.domain.checks import check_at_most, check_count, check_length, limit_or_default
@@ -41,6 +41,11 @@ DEFAULT_RECORD_PAGE = 100
 MAX_RECORD_PAGE = 1_000
 
 Record = TypeVar("Record", Episode, Reward)
+Checked_contra = TypeVar("Checked_contra", Episode, Reward, contravariant=True)
+
+
+class _Check(Protocol[Checked_contra]):
+    def __call__(self, record: Checked_contra, /, *, now_ms: int) -> None: ...
 
 
 class PolicyService:
@@ -93,24 +98,12 @@ class PolicyService:
     async def append_episodes(self, episodes: Sequence[Episode]) -> Sequence[bool | InvalidArgumentError]:
         """Store episodes; tell which are new."""
         check_count(len(episodes), "episodes", MAX_RECORDS)
-        now_ms = self._clock.now_ms()
-
-        def checked(episode: Episode) -> Episode:
-            check_episode(episode, now_ms=now_ms)
-            return episode
-
-        return await for_each(episodes, checked, self._policies.append_episodes)
+        return await self._append(episodes, check_episode, self._policies.append_episodes)
 
     async def append_rewards(self, rewards: Sequence[Reward]) -> Sequence[bool | InvalidArgumentError]:
         """Store rewards; tell which are new."""
         check_count(len(rewards), "rewards", MAX_RECORDS)
-        now_ms = self._clock.now_ms()
-
-        def checked(reward: Reward) -> Reward:
-            check_reward(reward, now_ms=now_ms)
-            return reward
-
-        return await for_each(rewards, checked, self._policies.append_rewards)
+        return await self._append(rewards, check_reward, self._policies.append_rewards)
 
     async def list_episodes(self, query: RecordQuery, *, cursor: str) -> tuple[Sequence[Episode], str]:
         """Give a page of episodes and the cursor of the next; a limit or an end of 0 is the default."""
@@ -119,6 +112,20 @@ class PolicyService:
     async def list_rewards(self, query: RecordQuery, *, cursor: str) -> tuple[Sequence[Reward], str]:
         """Give a page of rewards and the cursor of the next; a limit or an end of 0 is the default."""
         return await _page(query, cursor, self._policies.list_rewards)
+
+    async def _append(
+        self,
+        records: Sequence[Record],
+        check: "_Check[Record]",
+        append: Callable[[Sequence[Record]], Awaitable[Sequence[bool]]],
+    ) -> Sequence[bool | InvalidArgumentError]:
+        now_ms = self._clock.now_ms()
+
+        def checked(record: Record) -> Record:
+            check(record, now_ms=now_ms)
+            return record
+
+        return await for_each(records, checked, append)
 
 
 async def _page(

@@ -9,11 +9,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from servicekit.errors import FailedPreconditionError, NotFoundError
-from servicekit.folders import folder_name
+from servicekit.folders import folder_name, replace_file
 from vector_search.adapters import edge_folder
 from vector_search.adapters.edge_build import build
 from vector_search.adapters.edge_index import EdgeVectorIndex
-from vector_search.adapters.folders import replace_file
 from vector_search.domain.dense import DenseIndex, Points, Space
 from vector_search.domain.ports import Collection, Role
 

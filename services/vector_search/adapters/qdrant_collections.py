@@ -15,7 +15,6 @@ from urllib.parse import quote, unquote
 from qdrant_client import models
 
 from servicekit.errors import (
-    AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
@@ -173,20 +172,14 @@ class QdrantDenseStore:
         target = self._target(tenant, name)
         if len(target) > _MAX_NAME - len(Role.PREVIOUS):
             raise InvalidArgumentError(f"the names of tenant and encoder are too long for Qdrant: {target}")
-        try:
-            await self._create(target, space)
-        except (AlreadyExistsError, InvalidArgumentError, UnavailableError) as error:
-            # Another replica may have been quicker; an older server calls that a wrong argument.
-            self._forget()
-            if target not in (await self._look()).collections:
-                raise
-            stored, _ = await self._describe(target)
-            if stored != space:
-                raise FailedPreconditionError(
-                    f"Qdrant's collection {target} holds {stored.dimensions} numbers a vector, not {space.dimensions}"
-                ) from error
+        if await self._create(target, space):
+            self._described.pop(target, None)
         self._forget()
-        _, indexed = await self._describe(target)
+        stored, indexed = await self._describe(target)
+        if stored != space:  # it was there
+            raise FailedPreconditionError(
+                f"Qdrant's collection {target} holds {stored.dimensions} numbers a vector, not {space.dimensions}"
+            )
         for path, params in standing_indexes().items():
             if path not in indexed:
                 await add_index(self._connection, target, path, params)
@@ -239,7 +232,7 @@ class QdrantDenseStore:
         self._opened.clear()
         await self._connection.close()
 
-    async def _create(self, target: str, space: Space) -> None:
+    async def _create(self, target: str, space: Space) -> bool:
         kilobytes = max(EXACT_BELOW * space.dimensions * 4 // 1024, 1)
         if space.distance is Distance.COSINE:
             hnsw = models.HnswConfigDiff(m=_LINKS, ef_construct=_BUILD_BREADTH, full_scan_threshold=kilobytes)
@@ -249,20 +242,16 @@ class QdrantDenseStore:
         int8 = models.ScalarQuantization(
             scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
         )
-        await self._connection.call(
-            "making a collection",
-            lambda client: client.create_collection(
-                target,
-                vectors_config=models.VectorParams(
-                    size=space.dimensions, distance=_DISTANCES[space.distance], on_disk=True
-                ),
-                hnsw_config=hnsw,
-                quantization_config=int8,
-                shard_number=self._layout.shard_number,
-                replication_factor=self._layout.replication_factor,
-                write_consistency_factor=self._layout.write_consistency_factor,
-                timeout=int(_ADMIN_TIMEOUT_S),
+        return await self._connection.make_collection(
+            target,
+            vectors_config=models.VectorParams(
+                size=space.dimensions, distance=_DISTANCES[space.distance], on_disk=True
             ),
+            hnsw_config=hnsw,
+            quantization_config=int8,
+            shard_number=self._layout.shard_number,
+            replication_factor=self._layout.replication_factor,
+            write_consistency_factor=self._layout.write_consistency_factor,
             timeout_s=_ADMIN_TIMEOUT_S,
         )
 
@@ -299,10 +288,10 @@ class QdrantDenseStore:
         """See which aliases and collections there are."""
         # In this order: a collection is made before its alias, so no alias seems to point to nothing.
         aliases = await self._connection.call("listing aliases", lambda client: client.get_aliases())
-        collections = await self._connection.call("listing collections", lambda client: client.get_collections())
+        collections = await self._connection.collections()
         self._seen = _Seen(
             {each.alias_name: each.collection_name for each in aliases.aliases},
-            frozenset(each.name for each in collections.collections),
+            collections,
         )
         return self._seen
 

@@ -13,7 +13,7 @@ from qdrant_client import grpc as pb
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
 from servicekit.deadline import remaining_s
-from servicekit.errors import InvalidArgumentError, UnavailableError
+from servicekit.errors import AlreadyExistsError, InvalidArgumentError, UnavailableError
 from servicekit.rpc.breaker import CircuitBreaker
 from servicekit.tasks import is_being_cancelled
 from vector_search.adapters.qdrant_errors import NOT_ITS_PART, qdrant_errors
@@ -169,6 +169,26 @@ class QdrantConnection:
     async def count(self, what: str, request: pb.CountPoints) -> int:
         """Count points, as `call`."""
         return await self._watched(what, lambda seconds: self._per_request.count(request, seconds), self._timeout_s)
+
+    async def collections(self) -> frozenset[str]:
+        """Give the names of all collections on the server, whosever they are."""
+        found = await self.call("listing collections", lambda client: client.get_collections())
+        return frozenset(each.name for each in found.collections)
+
+    async def make_collection(self, name: str, *, timeout_s: float, **config: Any) -> bool:
+        """Make a collection as the client's `create_collection` does; False when there is one of that name."""
+        try:
+            await self.call(
+                "making a collection",
+                lambda client: client.create_collection(name, timeout=int(timeout_s), **config),
+                timeout_s=timeout_s,
+            )
+        except (AlreadyExistsError, InvalidArgumentError, UnavailableError):
+            # Another process may have been quicker; an older server calls that a wrong argument.
+            if name not in await self.collections():
+                raise
+            return False
+        return True
 
     async def close(self) -> None:
         """Close the connections."""

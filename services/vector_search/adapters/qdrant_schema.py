@@ -8,7 +8,7 @@ from typing import Final
 
 from qdrant_client import AsyncQdrantClient, models
 
-from servicekit.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, UnavailableError
+from servicekit.errors import InvalidArgumentError, NotFoundError
 from servicekit.migrations import Migration, parse_migrations
 from vector_search.adapters.qdrant_connection import QdrantConnection
 from vector_search.adapters.qdrant_index import add_index
@@ -81,7 +81,7 @@ class QdrantMigrationTarget:
 
     async def applied(self) -> Mapping[int, str]:
         """See MigrationTarget."""
-        if self._records not in await self._names():
+        if self._records not in await self._connection.collections():
             return {}
         points, _ = await self._connection.call(
             "reading migrations", lambda client: client.scroll(self._records, limit=_MOST, with_payload=True)
@@ -110,19 +110,12 @@ class QdrantMigrationTarget:
 
     async def _make(self, name: str) -> bool:
         """Make a collection; False when there is one of that name."""
-        if name in await self._names():
+        if name in await self._connection.collections():
             return False
         params = models.VectorParams(size=len(_NO_VECTOR), distance=models.Distance.DOT)
-        try:
-            await self._change(
-                "making a collection", lambda client: client.create_collection(name, params, shard_number=1)
-            )
-        except (AlreadyExistsError, InvalidArgumentError, UnavailableError):
-            # Another run may have been quicker; an older server calls that a wrong argument.
-            if name not in await self._names():
-                raise
-            return False
-        return True
+        return await self._connection.make_collection(
+            name, vectors_config=params, shard_number=1, timeout_s=STATEMENT_TIMEOUT_S
+        )
 
     async def _holder(self) -> _Holder | None:
         try:
@@ -155,11 +148,7 @@ class QdrantMigrationTarget:
         await self._change("removing an index", lambda client: client.delete_payload_index(collection, path, wait=True))
 
     async def _migrated(self) -> list[str]:
-        return sorted(name for name in await self._names() if name.startswith(self._collections))
-
-    async def _names(self) -> set[str]:
-        found = await self._connection.call("listing collections", lambda client: client.get_collections())
-        return {each.name for each in found.collections}
+        return sorted(name for name in await self._connection.collections() if name.startswith(self._collections))
 
     async def _change(self, what: str, work: Callable[[AsyncQdrantClient], Awaitable[object]]) -> None:
         await self._connection.call(what, work, timeout_s=STATEMENT_TIMEOUT_S)

@@ -44,8 +44,7 @@ class QdrantSnapshots:
 
     async def collections(self) -> Sequence[str]:
         """Give our collections."""
-        found = await self._connection.call("listing collections", lambda client: client.get_collections())
-        return sorted(each.name for each in found.collections if each.name.startswith(f"{self._prefix}."))
+        return sorted(name for name in await self._connection.collections() if name.startswith(f"{self._prefix}."))
 
     async def create(self, collection: str) -> Snapshot:
         """Make a snapshot of a collection."""

@@ -5,12 +5,10 @@ import os
 import random
 import shutil
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
-from uuid import uuid4
 
 import qdrant_edge
 from qdrant_client import grpc as pb
@@ -20,8 +18,6 @@ from servers.qdrant.refusals import exists_already, not_found, wrong
 
 _BUILDING = ".building"
 _TIES = 64
-_RESTORE_TRIES = 5
-_RESTORE_PAUSE_S = 0.1
 
 
 class Collection:
@@ -319,30 +315,15 @@ class Storage:
         with self._lock:
             if (old := self._collections.pop(name, None)) is not None:
                 old.close()
-            del old  # the engine writes for the last time when nobody holds it
-            for tries_left in reversed(range(_RESTORE_TRIES)):
-                try:
-                    self._unpack(name, packed)
-                    self._collections[name] = Collection.load(self._folder(name))
-                except Exception:  # the engine's own errors have no class of theirs
-                    # A thread of the engine was still writing where the collection was.
-                    if not tries_left:
-                        raise
-                    time.sleep(_RESTORE_PAUSE_S)
-                else:
-                    return
-
-    def _unpack(self, name: str, packed: Path) -> None:
-        """Put what a snapshot holds in the place of a collection's folder."""
-        folder = self._folder(name)
-        building = folder.with_name(f"{_BUILDING}-{quote(name, safe='')}")
-        shutil.rmtree(building, ignore_errors=True)
-        shutil.unpack_archive(packed, building)
-        if folder.exists():
-            gone = folder.with_name(f"{_BUILDING}-gone-{uuid4().hex}")
-            folder.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
-        building.rename(folder)
+                # The engine may still write a last file there, which must not get in the way of what comes.
+                gone = self._folder(name).with_name(f"{_BUILDING}-gone-{quote(name, safe='')}")
+                self._folder(name).rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
+            building = self._folder(name).with_name(f"{_BUILDING}-{quote(name, safe='')}")
+            shutil.rmtree(building, ignore_errors=True)
+            shutil.unpack_archive(packed, building)
+            building.rename(self._folder(name))
+            self._collections[name] = Collection.load(self._folder(name))
 
     def _change_alias(self, action: pb.AliasOperations) -> None:
         aliases = dict(self._aliases)
