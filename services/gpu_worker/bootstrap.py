@@ -22,7 +22,7 @@ from gpu_worker.application.rebuilding import VectorRebuilds
 from gpu_worker.application.registry import ModelRegistry
 from gpu_worker.application.schedule import TrainingSchedule
 from gpu_worker.application.training import TrainingRules, TrainingService
-from gpu_worker.consumer import GROUP, SCHEDULE_GROUP, ContentConsumer, InteractionCounter
+from gpu_worker.consumer import GROUP, ContentConsumer, InteractionCounter
 from gpu_worker.domain.items import TextRules
 from gpu_worker.domain.ports import ModelStore, TextEncoder, Trainer
 from gpu_worker.domain.rebuilding import Source
@@ -30,7 +30,7 @@ from gpu_worker.settings import GpuWorkerSettings
 from recommendation.gpu_worker.v1 import gpu_worker_pb2_grpc as pb_grpc
 from servicekit.clock import Clock, SystemClock
 from servicekit.eventlog.open import event_log_of, topics_of
-from servicekit.eventlog.port import EventLog, Start
+from servicekit.eventlog.port import EventLog, Start, TopicPartition
 from servicekit.eventlog.runner import ConsumerRunner
 from servicekit.eventlog.topics import CONTENT_CHANGED, USER_INTERACTIONS
 from servicekit.metrics import serve_metrics
@@ -63,6 +63,7 @@ class Wiring:
         self._log = log
         self._store = store
         self._clock = clock
+        self._changes = log.consumer([CONTENT_CHANGED], group=GROUP, member=settings.member)
         announcer = LogAnnouncer(log, clock)
         index = GrpcVectorIndex(vectors)
         self._encoding = TextEncoding(encoder)
@@ -114,7 +115,7 @@ class Wiring:
     def make_content_runner(self) -> ConsumerRunner:
         """Give what embeds changes of the catalogue."""
         return ConsumerRunner(
-            self._log.consumer([CONTENT_CHANGED], group=GROUP, member=self._settings.member),
+            self._changes,
             ContentConsumer(self._embedder).handle,
             self._log.producer(),
             name=GROUP,
@@ -124,30 +125,31 @@ class Wiring:
         )
 
     def make_schedule(self) -> TrainingSchedule:
-        """Give what decides when to train."""
-        newest = {tenant: self._store.versions(tenant)[:1] for tenant in self._store.tenants()}
+        """Give what decides when to train; the replica that embeds the first partition trains for all."""
         return TrainingSchedule(
             self.training,
             every_interactions=self._settings.train_every_interactions,
             every_minutes=self._settings.train_every_minutes,
             hold_out=self._settings.training_hold_out,
             seed=self._settings.training_seed,
-            trained_ms={
-                tenant: self._store.manifest(tenant, version)["trained_at_ms"]
-                for tenant, versions in newest.items()
-                for version in versions
-            },
+            trained_ms=self._newest_ms,
+            leads=lambda: TopicPartition(CONTENT_CHANGED, 0) in self._changes.position(),
             clock=self._clock,
         )
 
     def make_interaction_runner(self, schedule: TrainingSchedule) -> ConsumerRunner:
         """Give what counts interactions for the schedule."""
-        consumer = self._log.consumer(
-            [USER_INTERACTIONS], group=SCHEDULE_GROUP, start=Start.LATEST, member=self._settings.member
-        )
         return ConsumerRunner(
-            consumer, InteractionCounter(schedule).handle, self._log.producer(), name=SCHEDULE_GROUP, max_batch=5_000
+            self._log.consumer([USER_INTERACTIONS], group=None, start=Start.LATEST),
+            InteractionCounter(schedule).handle,
+            self._log.producer(),
+            name="gpu_worker.schedule",
+            max_batch=5_000,
         )
+
+    def _newest_ms(self, tenant: str) -> int:
+        newest = self._store.versions(tenant)[:1]
+        return max((int(self._store.manifest(tenant, version)["trained_at_ms"]) for version in newest), default=0)
 
 
 async def run(settings: GpuWorkerSettings, stop: asyncio.Event) -> None:
@@ -213,7 +215,7 @@ async def run(settings: GpuWorkerSettings, stop: asyncio.Event) -> None:
         if settings.vector_gap_interval_s:
             tasks.start(wiring.rebuilds.watch_gaps(settings.vector_gap_interval_s), name="lost vectors")
         if settings.train_every_interactions or settings.train_every_minutes:
-            schedule = await asyncio.to_thread(wiring.make_schedule)
+            schedule = wiring.make_schedule()
             tasks.start(wiring.make_interaction_runner(schedule).run(stop), name="interactions")
             tasks.start(schedule.run(stop), name="schedule")
         server.set_serving(True)

@@ -13,7 +13,6 @@ from servicekit.eventlog.port import Record
 from servicekit.eventlog.runner import RecordFailure
 
 GROUP = "gpu_worker"
-SCHEDULE_GROUP = "gpu_worker.schedule"
 
 
 class ContentConsumer:
