@@ -4,10 +4,11 @@ Whoever issues certificates (cert-manager, say) renews them in place; neither si
 the new one to whoever connects next, a client connects anew. Each side shows a certificate and trusts one authority.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -15,6 +16,7 @@ import grpc.aio
 from servicekit.errors import StartupError
 from servicekit.logs import get_logger
 
+_LAST_CALLS_S: Final = 600.0  # no deadline is longer
 _Contents = tuple[bytes, bytes, bytes]
 _Stamp = tuple[tuple[int, int], ...]
 
@@ -115,7 +117,8 @@ def _client_credentials(contents: _Contents) -> grpc.ChannelCredentials:
 class ReloadingChannel:
     """A channel for stubs that becomes another one when the certificates change.
 
-    Calls under way end on the channel on which they began. It is what stubs and RpcChannel need of a grpc.aio.Channel.
+    Calls under way end on the channel on which they began, which is closed after them. It is what stubs and RpcChannel
+    need of a grpc.aio.Channel.
     """
 
     def __init__(self, files: TlsFiles, connect: Callable[[grpc.ChannelCredentials], grpc.aio.Channel]) -> None:
@@ -123,13 +126,13 @@ class ReloadingChannel:
         self._watched = _Watched(files)
         self._generation = 0
         self._channel = connect(_client_credentials(self._watched.first))
-        self._old: list[grpc.aio.Channel] = []
+        self._old: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
 
     def renew_if_changed(self) -> None:
         """Look at the files; who has many calls to make looks now and then."""
         news = self._watched.news()
         if news is not None:
-            self._old.append(self._channel)
+            self._old[self._channel] = asyncio.create_task(self._close_after_its_calls(self._channel))
             self._channel = self._connect(_client_credentials(news))
             self._generation += 1
 
@@ -147,8 +150,14 @@ class ReloadingChannel:
 
     async def close(self) -> None:
         """Close this and all earlier channels."""
+        for closing in self._old.values():
+            closing.cancel()
         for channel in (*self._old, self._channel):
             await channel.close()
+
+    async def _close_after_its_calls(self, channel: grpc.aio.Channel) -> None:
+        await channel.close(grace=_LAST_CALLS_S)
+        del self._old[channel]
 
     @property
     def now(self) -> tuple[int, grpc.aio.Channel]:

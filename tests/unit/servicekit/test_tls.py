@@ -19,8 +19,9 @@ from pydantic import ValidationError
 from servicekit.errors import StartupError, UnavailableError
 from servicekit.rpc.client import RpcChannel
 from servicekit.rpc.server import GrpcServer
-from servicekit.rpc.tls import TlsFiles
+from servicekit.rpc.tls import ReloadingChannel, TlsFiles
 from servicekit.settings import ServiceSettings
+from servicekit.testing import eventually
 
 DAY = dt.timedelta(days=1)
 
@@ -128,6 +129,32 @@ async def test_the_authority_can_be_replaced_while_both_run(tmp_path: Path) -> N
             async with RpcChannel(target, name="server", tls=latecomer) as late:
                 with pytest.raises(UnavailableError):
                     await ask(late)
+
+
+async def test_a_renewed_channel_ends_after_its_last_call(tmp_path: Path) -> None:
+    authority, connected = Authority("ours"), []
+
+    async with server_of(authority.issue(tmp_path / "server", [authority])) as server:
+
+        def connect(credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+            connected.append(grpc.aio.secure_channel(f"localhost:{server.port}", credentials))
+            return connected[-1]
+
+        channel = ReloadingChannel(authority.issue(tmp_path / "client", [authority]), connect)
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[arg-type]  # as far as a stub needs one
+        watching = stub.Watch(health_pb2.HealthCheckRequest())
+        await watching.read()
+        authority.issue(tmp_path / "client", [authority])
+        channel.renew_if_changed()
+        await stub.Check(health_pb2.HealthCheckRequest())
+        assert not watching.done()
+        old, new = connected
+        assert old.get_state() is not grpc.ChannelConnectivity.SHUTDOWN
+        watching.cancel()
+        await eventually(lambda: old.get_state() is grpc.ChannelConnectivity.SHUTDOWN)
+        await stub.Check(health_pb2.HealthCheckRequest())
+        await channel.close()
+        assert new.get_state() is grpc.ChannelConnectivity.SHUTDOWN
 
 
 async def test_files_that_vanish_for_a_moment_change_nothing(tmp_path: Path) -> None:
