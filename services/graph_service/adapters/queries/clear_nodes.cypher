@@ -1,6 +1,6 @@
 // Removes some nodes of a slot, whose items are gone already.
 MATCH (node:Node)
-USING INDEX node:Node(key)
+USING INDEX SEEK node:Node(key)
 WHERE node.key >= $first AND node.key <= $last
 WITH node LIMIT $limit
 DETACH DELETE node

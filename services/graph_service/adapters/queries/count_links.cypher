@@ -1,5 +1,5 @@
 // How many items the nodes of a slot have.
 MATCH (node:Node)
-USING INDEX node:Node(key)
+USING INDEX SEEK node:Node(key)
 WHERE node.key >= $first AND node.key <= $last
 RETURN coalesce(sum(node.degree), 0) AS links

@@ -2,7 +2,7 @@
 UNWIND $keys AS key
 CALL (key) {
   MATCH ()-[took:TOOK]->()
-  USING INDEX took:TOOK(user, taken_at_ms, item)
+  USING INDEX SEEK took:TOOK(user, taken_at_ms, item)
   WHERE took.user = key AND took.taken_at_ms > 0 AND took.item IS NOT NULL
   WITH took ORDER BY took.user DESC, took.taken_at_ms DESC, took.item DESC LIMIT $limit
   RETURN collect(took.item - $slot) AS items

@@ -2,7 +2,7 @@
 UNWIND $keys AS key
 CALL (key) {
   MATCH ()-[took:TOOK]->()
-  USING INDEX took:TOOK(item, user)
+  USING INDEX SEEK took:TOOK(item, user)
   WHERE took.item = key AND took.user IS NOT NULL AND took.taken_at_ms IS NOT NULL
   WITH took ORDER BY took.item, took.user LIMIT $limit
   RETURN collect(took.user - $slot) AS users
