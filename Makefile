@@ -23,7 +23,7 @@ PROTOS := $(shell find protos/recommendation -name '*.proto')
 # The real servers of the tests; ports, folders and memory are set by SERVERS_…, see tests/servers/settings.py.
 SERVERS := PYTHONPATH=tests $(BIN)/python -m servers
 
-.PHONY: help install proto data demo up down test servers servers-stop test-integration test-torch test-images test-storms check lint format types imports protos-check bench evaluate kustomize clean
+.PHONY: help install proto data demo up down test servers servers-stop test-integration test-torch test-images check lint format types imports protos-check bench evaluate kustomize clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -110,9 +110,6 @@ $(TOOLS)/kustomize: requirements/go.txt $(INSTALLED)
 
 test-images: $(INSTALLED) ## Check the images: replay what their Dockerfiles do, run the services from it, put the compose files together
 	$(BIN)/pytest tests/images
-
-test-storms: $(INSTALLED) proto $(WARMED) ## Kill and freeze every real server and service below a stack under load; not green yet, and not part of CI
-	SERVERS_QUICK_START=1 $(BIN)/pytest tests/storms
 
 check: lint types imports protos-check test ## Run everything that must pass before a commit
 

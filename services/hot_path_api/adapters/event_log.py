@@ -7,11 +7,12 @@ from hot_path_api.domain.events import Event, Interaction, ItemDeleted, ItemPut,
 from recommendation.events.v1 import events_pb2
 from servicekit.arrays import pack_floats, pack_keys
 from servicekit.batching import MicroBatcher
+from servicekit.errors import DeadlineExceededError, UnavailableError
 from servicekit.eventlog import topics
 from servicekit.eventlog.port import EventProducer, NewRecord
 
-# A request's own deadline ends its wait; this one only bounds the append itself.
-_APPEND_S = 5.0
+# A broker that is replaced by another is waited for; who calls shall hear of one that is not before giving up.
+_APPEND_S = 3.0
 
 
 class EventLogSink:
@@ -24,8 +25,18 @@ class EventLogSink:
         )
 
     async def append(self, event: Event) -> None:
-        """Append one event."""
-        await self._appends.submit(_record(event), timeout_s=_APPEND_S)
+        """Append one event.
+
+        Raises:
+            UnavailableError: The log cannot be written now, or does not say in time whether it was.
+        """
+        try:
+            await self._appends.submit(_record(event), timeout_s=_APPEND_S)
+        except DeadlineExceededError as error:
+            raise UnavailableError(
+                "the event log did not acknowledge the write in time; send it again, and with the same event_id it "
+                "counts once"
+            ) from error
 
     async def append_many(self, events: Sequence[Event]) -> None:
         """Append events, all or none."""

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from servicekit.testing import eventually
 
 Shop = Any  # the fixture's class lives in conftest
@@ -116,3 +118,22 @@ async def test_health_says_what_is_missing_and_stays_ready(shop: Shop) -> None:
     assert (await shop.client.get("/health/ready")).status_code == 200
     assert (await shop.client.get("/ready")).status_code == 200
     assert (await shop.client.get("/health/live")).json() == {"status": "ok"}
+
+
+async def test_a_log_that_hangs_is_told_before_the_caller_gives_up(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    resumed = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        await resumed.wait()
+
+    monkeypatch.setattr("hot_path_api.adapters.event_log._APPEND_S", 0.05)
+    monkeypatch.setattr("servicekit.eventlog.memory.MemoryProducer.append", hang)
+    body = {"user_id": "a", "item_id": "1", "item_type": "film", "interaction_type": "view"}
+    try:
+        refused = await shop.client.post("/api/v1/interactions", json=body)
+    finally:
+        resumed.set()
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"]
+    assert "the same event_id" in refused.json()["detail"]
+    assert not shop.world.interactions["default/a"]

@@ -33,6 +33,8 @@ LATELY_S = 2.0
 SLOWER = 3.0  # than before the fault is not normal,
 QUICK_S = 0.25  # unless it is quicker than this anyway
 WEIGHT = 2.0  # of a like
+PARTS = ("profile", "vectors", "graph")
+RARELY = 0.2  # of all lists: a machine on which servers start at the same time misses deadlines
 
 
 @dataclass
@@ -94,6 +96,24 @@ def _gateway_metric(stack: Stack, metric: str, **labels: str) -> float:
     return inside.metric(stack.replicas("hot_path_api")[0], metric, **labels)
 
 
+def _told(stack: Stack) -> dict[str, float]:
+    """Give how often each part was missing because it failed, and not because the machine was busy for a moment."""
+    return {part: _gateway_metric(stack, "degraded_total", source=part, reason="unavailable") for part in PARTS}
+
+
+def _assert_the_fault_is_told(stack: Stack, seen: Observed, told: dict[str, float], store: str, since: float) -> None:
+    """Lists lack what was away; anything else but rarely, and only since a deadline was missed."""
+    lacking, lists = seen.lacking(since), sum(answer.at >= since for answer in seen.reads)
+    others = set(PARTS) - {MAY_LACK[store]}
+    assert all(lacking[part] <= RARELY * lists for part in others), (lacking, lists)
+    failed = {part for part, count in _told(stack).items() if count > told[part]}
+    assert not failed & others
+    if store == "cassandra":  # no cache stands before it
+        assert failed == {"profile"}
+        assert _gateway_metric(stack, "circuit_breaker_opened_total", name="profile_store") > 0
+        assert _gateway_metric(stack, "circuit_breaker_state", name="profile_store") == 0
+
+
 def _total_popularity(stack: Stack) -> float:
     (scores,) = inside.popularity(stack)
     return sum(scores.values())
@@ -101,45 +121,45 @@ def _total_popularity(stack: Stack) -> float:
 
 # What lists may lack while a store is away, and the status that a like may get then: with the log away nothing can be
 # acknowledged, with profile_store's cluster away it waits in the log.
-MAY_LACK: dict[str, set[str]] = {
-    "kafka": set(), "cassandra": {"profile", "trending"}, "neo4j": {"graph"}, "qdrant": {"vectors"}, "redis": set()
-}  # fmt: skip
-OF_WRITES = {"cassandra": {201, 202}, "neo4j": {201, 202}, "qdrant": {201, 202}, "redis": {201}}
-KILLED = {"kafka": {201, 202, 503}, **OF_WRITES}
-HANGING = {"kafka": {201, 202, 503, 504, 0}, **OF_WRITES}
+MAY_LACK = {"kafka": "", "cassandra": "profile", "neo4j": "graph", "qdrant": "vectors", "redis": ""}
+OF_WRITES = {
+    "kafka": {201, 202, 503},
+    "cassandra": {201, 202},
+    "neo4j": {201, 202},
+    "qdrant": {201, 202},
+    "redis": {201},
+}
 
 
-@pytest.mark.parametrize(("store", "of_writes"), KILLED.items())
+@pytest.mark.parametrize("store", MAY_LACK)
 def test_a_store_that_is_killed_comes_back(
     stack: Stack,
     private: Places,
     liked: Liked,
     store: str,
-    of_writes: set[int],
 ) -> None:
     server = private.by_name[store]
     with _visited(stack, liked) as (seen, wait_until_normal):
-        killed_at = monotonic()
+        told, killed_at = _told(stack), monotonic()
         server.kill()
         _wait_for_reads(seen)
         server.start()
         wait_until_normal()
     assert set(seen.statuses(seen.reads)) == {200}
-    assert set(seen.statuses(seen.writes)) <= of_writes
-    assert set(seen.lacking(killed_at)) <= MAY_LACK[store]
+    assert set(seen.statuses(seen.writes)) <= OF_WRITES[store]
+    _assert_the_fault_is_told(stack, seen, told, store, killed_at)
 
 
-@pytest.mark.parametrize(("store", "of_writes"), HANGING.items())
+@pytest.mark.parametrize("store", MAY_LACK)
 def test_a_store_that_hangs_goes_on(
     stack: Stack,
     private: Places,
     liked: Liked,
     store: str,
-    of_writes: set[int],
 ) -> None:
     server = private.by_name[store]
     with _visited(stack, liked) as (seen, wait_until_normal):
-        frozen_at = monotonic()
+        told, frozen_at = _told(stack), monotonic()
         server.pause()
         try:
             until(lambda: monotonic() - frozen_at > HANG_S, within_s=2 * HANG_S, what="the store has hung long enough")
@@ -147,8 +167,8 @@ def test_a_store_that_hangs_goes_on(
             server.resume()
         wait_until_normal()
     assert set(seen.statuses(seen.reads)) == {200}
-    assert set(seen.statuses(seen.writes)) <= of_writes
-    assert set(seen.lacking(frozen_at)) <= MAY_LACK[store]
+    assert set(seen.statuses(seen.writes)) <= OF_WRITES[store]
+    _assert_the_fault_is_told(stack, seen, told, store, frozen_at)
 
 
 @pytest.mark.parametrize(
@@ -175,8 +195,9 @@ def test_a_service_that_is_killed_comes_back(stack: Stack, liked: Liked, service
     without = {0} if service == "hot_path_api" else set()
     assert set(seen.statuses(seen.reads)) <= {200} | without
     assert set(seen.statuses(seen.writes)) <= {200, 201, 202} | without
-    lacking = set(seen.lacking(killed_at))
-    assert lacking == {lacks} | (lacking & {"trending"}) if lacks else not lacking  # popular items are profile_store's
+    lacking, lists = seen.lacking(killed_at), sum(answer.at >= killed_at for answer in seen.reads)
+    assert bool(lacks) <= bool(lacking[lacks])
+    assert all(lacking[part] <= RARELY * lists for part in set(PARTS) - {lacks}), (lacking, lists)
 
 
 def test_a_poisoned_record_is_put_aside_and_nothing_waits_for_it(stack: Stack, liked: Liked) -> None:
