@@ -10,7 +10,7 @@ from e2e.shop import fill, visit_and_train
 from e2e.stack import Stack, running_stack
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def stack(servers: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("replicas")
     settings = folder / "stores.env"
