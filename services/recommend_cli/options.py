@@ -29,5 +29,4 @@ SettingsFile = Annotated[
     typer.Option("--settings", help="File with the addresses of the stores, see docs/stores.env.", dir_okay=False),
 ]
 
-DEFAULT_DATA_DIR = Path(".data")
 DEFAULT_CACHE_DIR = Path(".cache/datasets")

@@ -12,7 +12,8 @@ from recommend_cli.clients.gateway import Gateway, RecommendedList
 from recommend_cli.commands.data import gateway_of
 from recommend_cli.console import OUT
 from recommend_cli.display import list_table
-from recommend_cli.options import DEFAULT_DATA_DIR, DataDir, Limit
+from recommend_cli.options import DataDir, Limit
+from recommend_cli.stack.stores import DEFAULT_DATA_DIR
 
 Filters = Annotated[
     list[str] | None,

@@ -12,11 +12,11 @@ from recommend_cli.clients.gateway import Gateway
 from recommend_cli.clients.log import opened_log
 from recommend_cli.commands.evaluate import Out, write_report
 from recommend_cli.console import OUT
-from recommend_cli.options import DEFAULT_DATA_DIR, DataDir, SettingsFile, StoreChoice
+from recommend_cli.options import DataDir, SettingsFile, StoreChoice
 from recommend_cli.stack.folder import RunFolder, StackState, running_stack, stores_of
 from recommend_cli.stack.running import stack_up
 from recommend_cli.stack.signals import run_until_stopped
-from recommend_cli.stack.stores import StoreKind, Stores, open_stores
+from recommend_cli.stack.stores import DEFAULT_DATA_DIR, StoreKind, Stores, open_stores
 
 
 def bench(

@@ -13,9 +13,10 @@ from recommend_cli.datasets.movielens import TERMS
 from recommend_cli.demo.movies import load_movielens
 from recommend_cli.errors import CommandError
 from recommend_cli.loading import LoadOutcome
-from recommend_cli.options import DEFAULT_CACHE_DIR, DEFAULT_DATA_DIR, CacheDir, DataDir
+from recommend_cli.options import DEFAULT_CACHE_DIR, CacheDir, DataDir
 from recommend_cli.populating import load_interactions, load_items
 from recommend_cli.stack.folder import RunFolder, running_stack, stores_of
+from recommend_cli.stack.stores import DEFAULT_DATA_DIR
 
 _MOST_LINES_SHOWN: Final = 20
 

@@ -17,7 +17,6 @@ from recommend_cli.demo.show import show_a_change, show_visitors
 from recommend_cli.errors import CommandError
 from recommend_cli.options import (
     DEFAULT_CACHE_DIR,
-    DEFAULT_DATA_DIR,
     CacheDir,
     DataDir,
     NoAuth,
@@ -30,7 +29,7 @@ from recommend_cli.stack.folder import RunFolder, StackState, running_stack, sto
 from recommend_cli.stack.plan import DEFAULT_PORT
 from recommend_cli.stack.running import stack_up
 from recommend_cli.stack.signals import run_until_stopped, wait_for_stop
-from recommend_cli.stack.stores import StoreKind, Stores
+from recommend_cli.stack.stores import DEFAULT_DATA_DIR, StoreKind, Stores
 
 _SEED: Final = 1
 

@@ -15,9 +15,9 @@ from rich.table import Table
 from recommend_cli.clients.log import opened_log
 from recommend_cli.console import OUT
 from recommend_cli.errors import CommandError
-from recommend_cli.options import DEFAULT_DATA_DIR, DataDir, SettingsFile, StoreChoice
+from recommend_cli.options import DataDir, SettingsFile, StoreChoice
 from recommend_cli.stack.folder import stores_of
-from recommend_cli.stack.stores import StoreKind, Stores
+from recommend_cli.stack.stores import DEFAULT_DATA_DIR, StoreKind, Stores
 from recommendation.events.v1 import events_pb2
 from servicekit.errors import NotFoundError
 from servicekit.eventlog import topics

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from recommend_cli.console import OUT
-from recommend_cli.options import DEFAULT_DATA_DIR, DataDir, SettingsFile, StoreChoice
+from recommend_cli.options import DataDir, SettingsFile, StoreChoice
 from recommend_cli.stack.folder import stores_of
 from recommend_cli.stack.migrating import migrate_stores
-from recommend_cli.stack.stores import StoreKind
+from recommend_cli.stack.stores import DEFAULT_DATA_DIR, StoreKind
 
 
 class PhaseChoice(Enum):

@@ -15,9 +15,10 @@ from recommend_cli.clients.training import HoldOut, Model, Trainer, Training
 from recommend_cli.commands.data import gateway_of
 from recommend_cli.console import OUT
 from recommend_cli.errors import CommandError
-from recommend_cli.options import DEFAULT_DATA_DIR, DataDir
+from recommend_cli.options import DataDir
 from recommend_cli.populating import train_model
 from recommend_cli.stack.folder import running_stack
+from recommend_cli.stack.stores import DEFAULT_DATA_DIR
 
 Version = Annotated[str, typer.Argument(help="The version's name, as `recommend models` shows it.")]
 

@@ -13,8 +13,9 @@ from recommend_cli.clients.rebuilds import OnProgress, Rebuilt, Source, rebuild_
 from recommend_cli.clients.services import connected
 from recommend_cli.console import OUT, share_progress
 from recommend_cli.errors import CommandError
-from recommend_cli.options import DEFAULT_DATA_DIR, DataDir
+from recommend_cli.options import DataDir
 from recommend_cli.stack.folder import running_stack
+from recommend_cli.stack.stores import DEFAULT_DATA_DIR
 from servicekit.rpc.client import RpcChannel
 
 rebuild = typer.Typer(

@@ -14,14 +14,14 @@ from rich.table import Table
 
 from recommend_cli.console import OUT
 from recommend_cli.errors import CommandError
-from recommend_cli.options import DEFAULT_DATA_DIR, DataDir, NoAuth, Port, SettingsFile, StoreChoice
+from recommend_cli.options import DataDir, NoAuth, Port, SettingsFile, StoreChoice
 from recommend_cli.stack.folder import RunFolder, StackState
 from recommend_cli.stack.health import is_ready
 from recommend_cli.stack.leftovers import process_of, stop_leftovers, supervisor_of
 from recommend_cli.stack.plan import DEFAULT_PORT
 from recommend_cli.stack.running import stack_up
 from recommend_cli.stack.signals import run_until_stopped, wait_for_stop
-from recommend_cli.stack.stores import StoreKind, Stores, open_stores
+from recommend_cli.stack.stores import DEFAULT_DATA_DIR, StoreKind, Stores, open_stores
 from recommend_cli.stack.supervisor import STOP_TIMEOUT_S
 from recommend_cli.stack.usage import Usage, usage_of
 

@@ -14,6 +14,7 @@ from recommend_cli.errors import CommandError
 SERVERS_FILE: Final = Path(".cache/servers/stores.env")
 """What `make servers` writes."""
 
+DEFAULT_DATA_DIR: Final = Path(".data")
 DEFAULT_TENANT: Final = "default"
 _NAMESPACE: Final = "NAMESPACE"
 _LINE: Final = re.compile(r"(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)")
@@ -76,7 +77,8 @@ def open_stores(data_dir: Path, kind: StoreKind = StoreKind.EMBEDDED, file: Path
     """Give the stores of a data folder; `servers` without a file are those of `make servers`.
 
     Each data folder has a name of its own in shared stores, made up once and kept in the folder, unless the file
-    says another: several stacks can use the same servers.
+    says another: several stacks can use the same servers. That of the default folder is the default tenant's, so that
+    its lists are those of embedded stores: keys, and with them samples and ties, are made of the tenant's name.
 
     Raises:
         CommandError: The settings file is not there or not understood.
@@ -87,7 +89,7 @@ def open_stores(data_dir: Path, kind: StoreKind = StoreKind.EMBEDDED, file: Path
     file = (file or SERVERS_FILE).resolve()
     settings = read_settings(file)
     own = data_dir / StoreKind.SERVERS.value
-    namespace = settings.pop(_NAMESPACE, "") or _own_namespace(own)
+    namespace = settings.pop(_NAMESPACE, "") or _own_namespace(own, data_dir)
     filled = {name: value.replace(f"${{{_NAMESPACE}}}", namespace) for name, value in settings.items()}
     return Stores(StoreKind.SERVERS, file, filled, own)
 
@@ -114,10 +116,10 @@ def read_settings(file: Path) -> dict[str, str]:
     return settings
 
 
-def _own_namespace(folder: Path) -> str:
+def _own_namespace(folder: Path, data_dir: Path) -> str:
     """Give the folder's name in shared stores; letters, digits and "_" alone, which every store takes."""
     path = folder / "namespace"
     folder.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError), path.open("x") as file:
-        file.write(f"stack_{secrets.token_hex(4)}\n")
+        file.write(DEFAULT_TENANT if data_dir == DEFAULT_DATA_DIR.resolve() else f"stack_{secrets.token_hex(4)}")
     return path.read_text().strip()

@@ -8,7 +8,7 @@ from recommend_cli.errors import CommandError
 from recommend_cli.stack import stores as stores_module
 from recommend_cli.stack.folder import RunFolder, StackState, stores_of
 from recommend_cli.stack.plan import GATEWAY, plan_stack
-from recommend_cli.stack.stores import StoreKind, open_stores, read_settings
+from recommend_cli.stack.stores import DEFAULT_DATA_DIR, StoreKind, open_stores, read_settings
 
 SHARED = """
 # the team's servers
@@ -61,6 +61,16 @@ def test_each_data_folder_has_a_name_of_its_own_in_shared_stores(tmp_path: Path,
     assert stores.tenant == "ours"
     assert settings["PROFILE_STORE_URL"] == "cql://10.0.0.1:9042/ours"
     assert "NAMESPACE" not in settings
+
+
+def test_the_default_folder_serves_the_default_tenant(
+    tmp_path: Path, settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings_file.write_text(SHARED + "TENANT=${NAMESPACE}\n")
+    monkeypatch.chdir(tmp_path)
+    assert open_stores(DEFAULT_DATA_DIR, file=settings_file).tenant == "default"
+    assert open_stores(tmp_path / ".data", file=settings_file).tenant == "default"
+    assert open_stores(tmp_path / "other", file=settings_file).tenant.startswith("stack_")
 
 
 def test_a_file_that_is_missing_or_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
