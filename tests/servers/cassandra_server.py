@@ -138,7 +138,8 @@ disk_failure_policy: stop
 auto_snapshot: false
 # Small.
 concurrent_reads: 8
-concurrent_writes: 8
+# A writer waits until its write is synced, and those that wait share a sync.
+concurrent_writes: 128
 concurrent_counter_writes: 4
 concurrent_compactors: 1
 memtable_heap_space: 64MiB
