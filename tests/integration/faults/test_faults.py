@@ -80,9 +80,10 @@ def _is_normal(seen: Observed, quick_s: float) -> bool:
     writes = [answer for answer in list(seen.writes) if answer.at >= since]
     return (
         len(reads) >= OUTAGE_READS / 4
-        and all(answer.status == 200 and not answer.degraded for answer in reads)
+        and all(answer.status == 200 for answer in reads)
+        and sum(bool(answer.degraded) for answer in reads) <= RARELY * len(reads)
         and bool(writes)
-        and all(answer.status == 201 for answer in writes)
+        and all(answer.status in {200, 201} for answer in writes)
         and seen.latency_s(since=since) <= quick_s
     )
 
@@ -119,16 +120,12 @@ def _total_popularity(stack: Stack) -> float:
     return sum(scores.values())
 
 
-# What lists may lack while a store is away, and the status that a like may get then: with the log away nothing can be
-# acknowledged, with profile_store's cluster away it waits in the log.
+# What lists may lack while a store is away.
 MAY_LACK = {"kafka": "", "cassandra": "profile", "neo4j": "graph", "qdrant": "vectors", "redis": ""}
-OF_WRITES = {
-    "kafka": {201, 202, 503},
-    "cassandra": {201, 202},
-    "neo4j": {201, 202},
-    "qdrant": {201, 202},
-    "redis": {201},
-}
+
+# A like that cannot be stored now waits in the log (202), from where it may be stored before the caller's turn (200).
+TAKEN = {200, 201, 202}
+NOT_ACKNOWLEDGED = {"kafka": {503}}
 
 
 @pytest.mark.parametrize("store", MAY_LACK)
@@ -146,7 +143,7 @@ def test_a_store_that_is_killed_comes_back(
         server.start()
         wait_until_normal()
     assert set(seen.statuses(seen.reads)) == {200}
-    assert set(seen.statuses(seen.writes)) <= OF_WRITES[store]
+    assert set(seen.statuses(seen.writes)) <= TAKEN | NOT_ACKNOWLEDGED.get(store, set())
     _assert_the_fault_is_told(stack, seen, told, store, killed_at)
 
 
@@ -167,7 +164,7 @@ def test_a_store_that_hangs_goes_on(
             server.resume()
         wait_until_normal()
     assert set(seen.statuses(seen.reads)) == {200}
-    assert set(seen.statuses(seen.writes)) <= OF_WRITES[store]
+    assert set(seen.statuses(seen.writes)) <= TAKEN | NOT_ACKNOWLEDGED.get(store, set())
     _assert_the_fault_is_told(stack, seen, told, store, frozen_at)
 
 
@@ -194,7 +191,7 @@ def test_a_service_that_is_killed_comes_back(stack: Stack, liked: Liked, service
     # There is no other gateway to ask; and the one that was killed may have taken a like before it could say so.
     without = {0} if service == "hot_path_api" else set()
     assert set(seen.statuses(seen.reads)) <= {200} | without
-    assert set(seen.statuses(seen.writes)) <= {200, 201, 202} | without
+    assert set(seen.statuses(seen.writes)) <= TAKEN | without
     lacking, lists = seen.lacking(killed_at), sum(answer.at >= killed_at for answer in seen.reads)
     assert bool(lacks) <= bool(lacking[lacks])
     assert all(lacking[part] <= RARELY * lists for part in set(PARTS) - {lacks}), (lacking, lists)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -243,14 +244,8 @@ async def keep_writing_through_kills(server: CassandraServer, one: CqlProfileSto
     stop.set()
     await asyncio.gather(*writing)
 
-    async def stored_now() -> set[str]:
-        try:
-            return await stored_events(two)
-        except UnavailableError:  # the other store's connections were back first
-            return set()
-
-    stored = await eventually(stored_now, timeout_s=60.0)
-    assert acknowledged <= stored
+    for store in (one, two):
+        assert acknowledged <= await eventually(partial(stored_now, store), timeout_s=60.0)
     # Whoever was not answered sends it again; then all of it is there, once.
     for user in range(4):
         of_user = [deed for deed in tried.values() if deed.user_id == f"u{user}"]
@@ -261,6 +256,14 @@ async def keep_writing_through_kills(server: CassandraServer, one: CqlProfileSto
     assert sum(counts) == len(tried)
     for store in (one, two):
         assert await popular(store, Window.ALL) == {key("a"): float(len(tried))}
+
+
+async def stored_now(store: CqlProfileStore) -> set[str]:
+    """Give what is stored, nothing while the store's connections are not back yet."""
+    try:
+        return await stored_events(store)
+    except UnavailableError:
+        return set()
 
 
 async def stored_events(store: CqlProfileStore) -> set[str]:
