@@ -76,7 +76,7 @@ servers-stop: ## Stop the servers; their data stays in .servers
 	$(SERVERS) down
 
 test-integration: $(INSTALLED) proto $(WARMED) ## Run the tests that need `make servers`, and every port's promises on every adapter
-	$(BIN)/pytest -m "integration or contract" --no-skips --contract-report reports/contracts.json
+	$(BIN)/pytest -m "integration or contract" --no-skips --contract-report=reports/contracts.json
 
 # An environment of its own: torch with its CUDA libraries takes 6 GB, also where there is no GPU.
 $(TORCH_INSTALLED): requirements/torch.txt requirements/dev.txt pyproject.toml
