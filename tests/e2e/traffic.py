@@ -28,6 +28,7 @@ TIMEOUT_S = 5.0
 PAUSE_S = 0.1  # before an unacknowledged like is sent again
 PATIENCE_S = 60.0  # for one like
 LIKES_OF_A_VISITOR = 20
+STORED_S = 60.0  # a like that waits in the log may wait until a killed reader's partitions have another one
 
 
 @dataclass(frozen=True)

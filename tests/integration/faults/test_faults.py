@@ -17,7 +17,7 @@ from servers.stores import Places
 from e2e import inside
 from e2e.shop import THEMES
 from e2e.stack import Stack, until
-from e2e.traffic import Observed, Traffic, stored_likes
+from e2e.traffic import STORED_S, Observed, Traffic, stored_likes
 from recommend_cli.clients.log import opened_log
 from recommend_cli.stack.folder import stores_of
 from recommendation.events.v1 import events_pb2
@@ -69,7 +69,7 @@ def _visited(stack: Stack, liked: Liked) -> Iterator[tuple[Observed, Callable[[]
     for visitor, likes in seen.likes.items():
         until(
             lambda: sorted(stored_likes(stack, visitor)) == sorted(likes),  # noqa: B023 - used at once
-            within_s=30,
+            within_s=STORED_S,
             what=f"each like of {visitor} is stored, once",
         )
 
