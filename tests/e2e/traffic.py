@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 
 from e2e.shop import FILMS_A_THEME, THEMES, VISITORS
-from e2e.stack import Stack
+from e2e.stack import Stack, until
 
 READERS = 3
 WRITERS = 2
@@ -153,6 +153,16 @@ class Traffic:
         finally:
             for client in clients:
                 client.close()
+
+
+def wait_until_stored(stack: Stack, seen: Observed) -> None:
+    """Wait until each acknowledged like is stored, once."""
+    for visitor, likes in seen.likes.items():
+        until(
+            lambda: sorted(stored_likes(stack, visitor)) == sorted(likes),  # noqa: B023 - used at once
+            within_s=STORED_S,
+            what=f"each like of {visitor} is stored, once",
+        )
 
 
 def stored_likes(stack: Stack, visitor: str) -> list[str]:

@@ -17,7 +17,7 @@ from servers.stores import Places
 from e2e import inside
 from e2e.shop import THEMES
 from e2e.stack import Stack, until
-from e2e.traffic import STORED_S, Observed, Traffic, stored_likes
+from e2e.traffic import Observed, Traffic, wait_until_stored
 from recommend_cli.clients.log import opened_log
 from recommend_cli.stack.folder import stores_of
 from recommendation.events.v1 import events_pb2
@@ -66,12 +66,7 @@ def _visited(stack: Stack, liked: Liked) -> Iterator[tuple[Observed, Callable[[]
             )
 
         yield seen, wait_until_normal
-    for visitor, likes in seen.likes.items():
-        until(
-            lambda: sorted(stored_likes(stack, visitor)) == sorted(likes),  # noqa: B023 - used at once
-            within_s=STORED_S,
-            what=f"each like of {visitor} is stored, once",
-        )
+    wait_until_stored(stack, seen)
 
 
 def _is_normal(seen: Observed, quick_s: float) -> bool:

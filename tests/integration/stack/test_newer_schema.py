@@ -14,7 +14,7 @@ import profile_store.bootstrap
 import vector_search.bootstrap
 from e2e import inside
 from e2e.stack import Stack, until
-from e2e.traffic import STORED_S, Traffic, stored_likes
+from e2e.traffic import Traffic, wait_until_stored
 from graph_service.adapters.neo4j.schema import migrations as graph_migrations
 from graph_service.settings import GraphServiceSettings
 from profile_store.settings import ProfileStoreSettings
@@ -98,10 +98,6 @@ def test_services_of_today_go_on_and_start_on_the_schema_of_the_next_version(
         until(lambda: len(seen.writes) > writes + 10, within_s=30, what="visitors go on")
     assert set(seen.statuses(seen.reads)) == {200}
     assert set(seen.statuses(seen.writes)) <= {200, 201, 202}
-    for visitor, likes in seen.likes.items():
-        until(
-            lambda: sorted(stored_likes(stack, visitor)) == sorted(likes),
-            within_s=STORED_S,
-            what="each like stands once",
-        )  # noqa: B023 - used at once
+    wait_until_stored(stack, seen)
+    for visitor in seen.likes:
         assert len({tuple(sorted(each)) for each in inside.histories(stack, visitor)}) == 1

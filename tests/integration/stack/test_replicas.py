@@ -10,7 +10,7 @@ import pytest
 from e2e import inside
 from e2e.shop import film
 from e2e.stack import Stack, until
-from e2e.traffic import STORED_S, Traffic, stored_likes
+from e2e.traffic import Traffic, wait_until_stored
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -144,12 +144,7 @@ def test_one_of_each_killed_costs_nothing_but_latency(stack: Stack) -> None:
             until(lambda: len(seen.reads) > reads + 40, within_s=30, what="visitors go on")  # noqa: B023 - used at once
     assert set(seen.statuses(seen.reads)) == {200}
     assert set(seen.statuses(seen.writes)) <= {200, 201, 202}  # 200: the gateway that was killed had taken it already
-    for visitor, likes in seen.likes.items():
-        until(
-            lambda: sorted(stored_likes(stack, visitor)) == sorted(likes),
-            within_s=STORED_S,
-            what="each like stands once",
-        )  # noqa: B023 - used at once
+    wait_until_stored(stack, seen)
     expected = sum(liked_before.values()) + 2.0 * sum(map(len, seen.likes.values()))
     until(
         lambda: [sum(each.values()) for each in inside.popularity(stack)] == [expected, expected],
