@@ -1,7 +1,8 @@
 """Which of two SQLite files holds the graph that serves: while it is rebuilt into the other one, a third file tells."""
 
-import os
 from pathlib import Path
+
+from servicekit.folders import replace_file
 
 
 class GraphFiles:
@@ -30,17 +31,7 @@ class GraphFiles:
 
     def switch(self) -> None:
         """Let the idle file serve, in one step that survives a power cut."""
-        written = self._pointer.with_suffix(".new")
-        with written.open("w") as file:
-            file.write(self.idle.name)
-            file.flush()
-            os.fsync(file.fileno())
-        written.replace(self._pointer)
-        folder = os.open(self._pointer.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(self._pointer, self.idle.name)
 
     def discard_idle(self) -> None:
         """Remove what does not serve; nobody may have it open."""

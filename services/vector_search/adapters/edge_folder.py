@@ -5,7 +5,6 @@ with BUILDING in it and is renamed when it is whole; what a crash leaves behind 
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from uuid import uuid4
 import qdrant_edge
 
 from servicekit.errors import FailedPreconditionError, ResourceExhaustedError, ServiceError, UnavailableError
+from servicekit.folders import bring_to_disk, replace_file
 from vector_search.adapters.edge_payload import indexes_of, standing_indexes
 from vector_search.adapters.stored_payload import encode
 from vector_search.domain.dense import Distance, Points, Space, sample_numbers
@@ -103,12 +103,12 @@ def finish(building: Path, space: Space, folder: Path) -> None:
     Raises:
         FailedPreconditionError: There is such a folder already.
     """
-    _write_durably(building / "index.json", json.dumps({"format": _FORMAT, **asdict(space)}))
+    replace_file(building / "index.json", json.dumps({"format": _FORMAT, **asdict(space)}))
     try:
         building.rename(folder)
     except OSError as error:
         raise FailedPreconditionError(f"{folder} exists already: drop it first") from error
-    _sync_folder(folder.parent)
+    bring_to_disk(folder.parent)
 
 
 def read_space(folder: Path) -> Space | None:
@@ -170,18 +170,3 @@ def _translated(error: Exception, folder: Path) -> ServiceError:
         if part in message:
             return kind(f"the vectors in {folder} cannot be used: {meaning} ({message})")
     return UnavailableError(f"the vectors in {folder} cannot be used: {message}")
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

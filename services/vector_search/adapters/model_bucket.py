@@ -19,7 +19,7 @@ from servicekit.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from servicekit.folders import folder_name
+from servicekit.folders import bring_to_disk, folder_name
 from servicekit.logs import get_logger
 from vector_search.adapters.item_columns import ItemColumnCache
 from vector_search.adapters.model_folder import MANIFEST, FolderModelStore, checksum_of, is_whole
@@ -128,9 +128,9 @@ class BucketModelStore:
             self._fetch_file(f"{folder}/{name}", sizes[f"{folder}/{name}"], arriving / name, checksum)
         (arriving / MANIFEST).write_bytes(text)
         for path in arriving.iterdir():
-            _sync(path)
+            bring_to_disk(path)
         arriving.rename(copy)
-        _sync(copy.parent)
+        bring_to_disk(copy.parent)
         self._log.info("a version was fetched", tenant=tenant, version=version, bytes=sum(sizes.values()))
 
     def _read_manifest(self, folder: str, tenant: str, version: str) -> tuple[bytes, Mapping[str, str]]:
@@ -214,12 +214,3 @@ def _is_intact(copy: Path) -> bool:
 
 def _last_used(copy: Path) -> int:
     return copy.stat().st_mtime_ns
-
-
-def _sync(path: Path) -> None:
-    """Bring a file or a folder's entries to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -123,44 +123,37 @@ TAKEN = {200, 201, 202}
 NOT_ACKNOWLEDGED = {"kafka": {503}}
 
 
-@pytest.mark.parametrize("store", MAY_LACK)
-def test_a_store_that_is_killed_comes_back(
-    stack: Stack,
-    private: Places,
-    liked: Liked,
-    store: str,
-) -> None:
-    server = private.by_name[store]
+@contextmanager
+def _visited_without(stack: Stack, liked: Liked, store: str) -> Iterator[Observed]:
+    """Let visitors come while a store is taken away and given back inside; then all must be normal again, and told."""
     with _visited(stack, liked) as (seen, wait_until_normal):
-        told, killed_at = _told(stack), monotonic()
-        server.kill()
-        _wait_for_reads(seen)
-        server.start()
+        told, away_since = _told(stack), monotonic()
+        yield seen
         wait_until_normal()
     assert set(seen.statuses(seen.reads)) == {200}
     assert set(seen.statuses(seen.writes)) <= TAKEN | NOT_ACKNOWLEDGED.get(store, set())
-    _assert_the_fault_is_told(stack, seen, told, store, killed_at)
+    _assert_the_fault_is_told(stack, seen, told, store, away_since)
 
 
 @pytest.mark.parametrize("store", MAY_LACK)
-def test_a_store_that_hangs_goes_on(
-    stack: Stack,
-    private: Places,
-    liked: Liked,
-    store: str,
-) -> None:
+def test_a_store_that_is_killed_comes_back(stack: Stack, private: Places, liked: Liked, store: str) -> None:
     server = private.by_name[store]
-    with _visited(stack, liked) as (seen, wait_until_normal):
-        told, frozen_at = _told(stack), monotonic()
+    with _visited_without(stack, liked, store) as seen:
+        server.kill()
+        _wait_for_reads(seen)
+        server.start()
+
+
+@pytest.mark.parametrize("store", MAY_LACK)
+def test_a_store_that_hangs_goes_on(stack: Stack, private: Places, liked: Liked, store: str) -> None:
+    server = private.by_name[store]
+    with _visited_without(stack, liked, store):
+        frozen_at = monotonic()
         server.pause()
         try:
             until(lambda: monotonic() - frozen_at > HANG_S, within_s=2 * HANG_S, what="the store has hung long enough")
         finally:
             server.resume()
-        wait_until_normal()
-    assert set(seen.statuses(seen.reads)) == {200}
-    assert set(seen.statuses(seen.writes)) <= TAKEN | NOT_ACKNOWLEDGED.get(store, set())
-    _assert_the_fault_is_told(stack, seen, told, store, frozen_at)
 
 
 @pytest.mark.parametrize(
