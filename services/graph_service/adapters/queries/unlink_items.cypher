@@ -1,4 +1,5 @@
 // Items lose their nodes.
 UNWIND $keys AS key
-MATCH (:Item {key: key})-[has:HAS]->(:Node)
+MATCH (item:Item {key: key})-[has:HAS]->(:Node)
+USING INDEX SEEK item:Item(key)
 DELETE has
