@@ -6,6 +6,7 @@ from secrets import token_hex
 
 from gpu_worker.adapters.encoders import open_encoder
 from gpu_worker.adapters.event_log import LogAnnouncer
+from gpu_worker.adapters.gpu_gauge import show_gpus
 from gpu_worker.adapters.log_items import LogItems
 from gpu_worker.adapters.model_stores import open_model_store
 from gpu_worker.adapters.profile_store import GrpcCatalogue
@@ -29,6 +30,7 @@ from gpu_worker.domain.rebuilding import Source
 from gpu_worker.settings import GpuWorkerSettings
 from recommendation.gpu_worker.v1 import gpu_worker_pb2_grpc as pb_grpc
 from servicekit.clock import Clock, SystemClock
+from servicekit.costs import show_costs
 from servicekit.eventlog.open import event_log_of, topics_of
 from servicekit.eventlog.port import EventLog, Start, TopicPartition
 from servicekit.eventlog.runner import ConsumerRunner
@@ -208,6 +210,8 @@ async def run(settings: GpuWorkerSettings, stop: asyncio.Event) -> None:
         opened.push_async_callback(wiring.rebuilds.close)
         tasks = await opened.enter_async_context(BackgroundTasks(stop))
         server = await opened.enter_async_context(wiring.make_server())
+        show_costs("gpu_worker", settings)
+        show_gpus()
         opened.enter_context(serve_metrics(settings.metrics_port, settings.host))
         await wiring.training.clean_up()
         await wiring.registry.announce_again()

@@ -26,6 +26,7 @@ from graph_service.settings import GraphServiceSettings
 from graph_service.warm import warm
 from recommendation.graph_service.v1 import graph_service_pb2_grpc as pb_grpc
 from servicekit.clock import Clock, SystemClock
+from servicekit.costs import show_costs
 from servicekit.eventlog.open import event_log_of, topics_of
 from servicekit.eventlog.port import EventConsumer, EventLog
 from servicekit.eventlog.runner import ConsumerRunner
@@ -232,6 +233,7 @@ async def run(settings: GraphServiceSettings, stop: asyncio.Event) -> None:
         profile_store = await opened.enter_async_context(RpcChannel(settings.agentdb_endpoint, name="profile_store"))
         rebuilder = make_rebuilder(graph, profile_store, log)
         server = await opened.enter_async_context(make_server(settings, graph, rebuilder))
+        show_costs("graph_service", settings)
         opened.enter_context(serve_metrics(settings.metrics_port, settings.host))
         # The cache is empty yet: whatever is put into it from now on, the tail tells what happens to it afterwards.
         tail = await open_tail(settings, graph, log) if settings.graph_store_url else None

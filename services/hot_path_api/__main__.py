@@ -5,6 +5,7 @@ import sys
 
 from hot_path_api.bootstrap import gateway
 from hot_path_api.settings import Settings
+from servicekit.costs import show_costs
 from servicekit.lifecycle import run
 from servicekit.logs import configure_logging
 from servicekit.metrics import serve_metrics
@@ -20,6 +21,7 @@ def main() -> int:
         async with gateway(settings) as server:
             await server.run(stop)
 
+    show_costs("hot_path_api", settings)
     with serve_metrics(settings.metrics_port, settings.host):
         return run(serve)
 

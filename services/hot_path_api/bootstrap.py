@@ -35,6 +35,7 @@ from hot_path_api.application.models import ServingModels
 from hot_path_api.application.pipeline import Pipeline
 from hot_path_api.application.popularity import PopularityLists
 from hot_path_api.application.rate_limits import Rate, RateLimits
+from hot_path_api.application.reserve import Reserve
 from hot_path_api.application.retrieval import Limits, Retrieval
 from hot_path_api.application.selector import Selector
 from hot_path_api.application.served import ServedLists
@@ -59,6 +60,7 @@ _SIMILAR_S = 0.5
 _SEARCH_S = 2.0
 _POPULAR_ITEMS = 2_000
 _HEALTH_EVERY_S = 1.0
+_RESERVE_EVERY_S = 2.0
 
 
 def _breaker(name: str) -> CircuitBreaker:
@@ -140,6 +142,7 @@ class Gateway:
         models: ServingModels,
         served: ServedLists,
         listener: ChangeListener,
+        reserve: Reserve,
         model_refresh_s: float,
     ) -> None:
         self.server = server
@@ -147,6 +150,7 @@ class Gateway:
         self._models = models
         self._served = served
         self._listener = listener
+        self._reserve = reserve
         self._model_refresh_s = model_refresh_s
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -157,6 +161,7 @@ class Gateway:
             beside.create_task(self._models.run(ended, refresh_s=self._model_refresh_s))
             beside.create_task(self._served.run(ended))
             beside.create_task(self._listener.run(ended))
+            beside.create_task(self._reserve.run(ended, every_s=_RESERVE_EVERY_S))
             await self.server.start()
             try:
                 await stop.wait()
@@ -228,6 +233,7 @@ async def gateway(
         attributes = KnownAttributes(profiles, catalogue, timeout_s=_READ_S)
         health = Health(peers)
         stock = Stock(profiles, clock=clock, timeout_s=_READ_S)
+        popularity = PopularityLists(profiles, stock, length=_POPULAR_ITEMS, timeout_s=_READ_S)
         repeated: RepeatedWrites[Answer] = RepeatedWrites()
         timeouts = WriteTimeouts()
         limits = Limits(budget_s=settings.time_budget_ms / 1000, candidates=settings.candidates)
@@ -235,7 +241,7 @@ async def gateway(
         stack.push_async_callback(retrieval.close)
         pipeline = Pipeline(
             retrieval=retrieval,
-            trending=TrendingSource(PopularityLists(profiles, stock, length=_POPULAR_ITEMS, timeout_s=_READ_S)),
+            trending=TrendingSource(popularity),
             models=models,
             selector=selector,
             descriptions=Descriptions(selector, Explanations(index, graph, selector)),
@@ -280,7 +286,12 @@ async def gateway(
                     clock=clock,
                     timeout_s=_READ_S,
                 ),
-                HealthRoutes(health=health, models=models, tenant=settings.tenant),
+                HealthRoutes(
+                    health=health,
+                    models=models,
+                    tenant=settings.tenant,
+                    with_metrics=settings.metrics_port == 0 or settings.environment != "production",
+                ),
             ],
             keys={settings.api_key.get_secret_value(): settings.tenant} if settings.auth_required else None,
             open_tenant=settings.tenant,
@@ -301,5 +312,6 @@ async def gateway(
             models=models,
             served=served,
             listener=ChangeListener(consumer, catalogue=catalogue, models=models, epoch=epoch),
+            reserve=Reserve(popularity, catalogue, models, tenant=settings.tenant, timeout_s=_READ_S),
             model_refresh_s=settings.model_refresh_s,
         )

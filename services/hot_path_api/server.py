@@ -4,13 +4,32 @@ import asyncio
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
+from http import HTTPStatus
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hot_path_api.api.edge import Edge
+from hot_path_api.api.problems import MEDIA_TYPE, problem
 from hot_path_api.application.health import Health
 from servicekit.errors import FailedPreconditionError
 from servicekit.logs import get_logger
+from servicekit.request_id import begin_request
+
+
+class _Protocol(HttpToolsProtocol):
+    """Says also of what is no HTTP by a problem document what is wrong with it."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer and close; called where the request could not be read as far as its headers."""
+        request_id = begin_request("")
+        answer = problem(HTTPStatus.BAD_REQUEST, code="malformed_request", detail=msg, request_id=request_id)
+        head = (
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n"
+            b"connection: close\r\n\r\n"
+        )
+        self.transport.write(head % (MEDIA_TYPE.encode(), len(answer.body), request_id.encode()) + answer.body)
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -40,7 +59,7 @@ class HttpServer:
             uvicorn.Config(
                 app,
                 loop="none",
-                http="httptools",
+                http=_Protocol,
                 ws="none",
                 lifespan="off",
                 access_log=False,

@@ -16,7 +16,7 @@ class Settings(ServiceSettings):
     http_port: int = Field(default=8080, ge=0, le=65535)
     """Port of the REST API; 0 takes a free one."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
-    """Port for metrics alone; 0 leaves them to `/metrics` of the REST API."""
+    """Port for metrics alone, which in production takes them from the REST API; 0 leaves them to its `/metrics`."""
     vector_db_endpoint: str = "127.0.0.1:50051"
     """Where vector_search is, as host:port."""
     graph_db_endpoint: str = "127.0.0.1:50052"

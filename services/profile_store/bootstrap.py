@@ -17,7 +17,9 @@ from profile_store.domain.ports import InteractionStore, InteractionTypeStore, I
 from profile_store.settings import ProfileStoreSettings
 from recommendation.profile_store.v1 import policy_store_pb2_grpc, profile_store_pb2_grpc
 from servicekit.clock import Clock, SystemClock
-from servicekit.eventlog.open import event_log_of, topics_of
+from servicekit.costs import show_costs
+from servicekit.eventlog.heartbeats import Heartbeats
+from servicekit.eventlog.open import event_log_of, kafka_options_of, open_event_log, topics_of
 from servicekit.eventlog.port import EventLog
 from servicekit.eventlog.runner import ConsumerRunner
 from servicekit.metrics import serve_metrics
@@ -102,6 +104,16 @@ def make_runner(settings: ProfileStoreSettings, service: ProfileService, log: Ev
     )
 
 
+def open_heartbeats(settings: ProfileStoreSettings, clock: Clock, opened: AsyncExitStack) -> Heartbeats | None:
+    """Give what tells how far this region lags, where it mirrors another one; its log is closed with `opened`."""
+    if not settings.heartbeats_topic:
+        return None
+    # Who mirrors gives the topic its name, so it has no prefix of ours.
+    log = open_event_log(settings.event_log_url, kafka=kafka_options_of(settings))
+    opened.push_async_callback(log.close)
+    return Heartbeats(log, settings.heartbeats_topic, clock=clock)
+
+
 async def run(settings: ProfileStoreSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set; ready once the store is open and migrated and the consumer runs."""
     async with AsyncExitStack() as opened:
@@ -111,12 +123,16 @@ async def run(settings: ProfileStoreSettings, stop: asyncio.Event) -> None:
         store = await opened.enter_async_context(await open_store(settings, clock))
         service = make_service(store, clock)
         await log.ensure_topics(topics_of(settings))
+        heartbeats = open_heartbeats(settings, clock, opened)
         tasks = await opened.enter_async_context(BackgroundTasks(stop))
         policy_service = PolicyService(policies=store.policies, clock=clock)
         policy_server = await opened.enter_async_context(make_policy_server(settings, policy_service))
         server = await opened.enter_async_context(make_server(settings, service))
+        show_costs("profile_store", settings)
         opened.enter_context(serve_metrics(settings.metrics_port, settings.host))
         tasks.start(make_runner(settings, service, log).run(stop), name="consumer")
+        if heartbeats is not None:
+            tasks.start(heartbeats.run(stop), name="heartbeats")
         policy_server.set_serving(True)
         server.set_serving(True)
         await stop.wait()

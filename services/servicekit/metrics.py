@@ -89,12 +89,10 @@ VECTOR_SEARCH_LATENCY = Histogram("vector_search_latency_seconds", "Time of one 
 MODEL_AGE = Gauge("model_age_seconds", "Age of the model in use.")
 # How busy each GPU is.
 GPU_UTILIZATION = Gauge("gpu_utilization_percent", "How busy the GPU is.", ["gpu_id"])
-# What the machines cost.
+# What the machine of each process costs, or its share of one; see costs.py. A rule adds up the total of a month.
 COMPUTE_COST = Gauge("compute_cost_usd_per_hour", "What the machines cost.", ["region", "service"])
-# What the disks and buckets cost.
+# What the disks and buckets of a region cost.
 STORAGE_COST = Gauge("storage_cost_usd_per_month", "What storage costs.", ["region", "storage_type"])
-# All of it.
-TOTAL_COST = Gauge("total_monthly_cost_usd", "What everything costs a month.")
 
 
 class MetricsServer:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -40,6 +40,12 @@ class ServiceSettings(BaseSettings):
     """In production no secret may be missing where one is needed, nor be one that stands in an example."""
     region: str = ""
     """Where this runs, in metrics and in refusals."""
+    compute_cost_usd_per_hour: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    """What the machine of this process costs an hour, or its share of one; shown in the metrics. 0: not told."""
+    storage_costs_usd_per_month: dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
+    """What the region's storage costs a month, as JSON: `{"ssd": 120, "bucket": 23}`; tell it to one service."""
     host: str = "127.0.0.1"
     """Address that the service listens on."""
     grpc_port: int = Field(default=0, ge=0, le=65535)

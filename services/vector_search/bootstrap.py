@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from recommendation.vector_search.v1 import vector_search_pb2_grpc as pb_grpc
 from servicekit.clock import Clock, SystemClock
+from servicekit.costs import show_costs
 from servicekit.errors import DeadlineExceededError, ServiceError, UnavailableError
 from servicekit.eventlog.open import event_log_of, topics_of
 from servicekit.eventlog.port import EventLog
@@ -214,6 +215,7 @@ async def run(settings: VectorSearchSettings, stop: asyncio.Event) -> None:
             tls=settings.tls,
         )
         await opened.enter_async_context(server)
+        show_costs("vector_search", settings)
         opened.enter_context(serve_metrics(settings.metrics_port, settings.host))
         await asyncio.to_thread(warm)
         follower = await service.start()

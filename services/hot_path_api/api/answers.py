@@ -3,10 +3,14 @@
 from starlette.types import Send
 
 JSON = "application/json"
+NO_STORE = (b"cache-control", b"no-store")
 
 
 class Answer:
-    """Status, headers and body; lighter than a framework's response, because every request pays for it."""
+    """Status, headers and body; lighter than a framework's response, because every request pays for it.
+
+    Without headers nobody may keep it.
+    """
 
     __slots__ = ("body", "headers", "status")
 
@@ -20,7 +24,7 @@ class Answer:
     ) -> None:
         self.body = body
         self.status = status
-        self.headers = headers or []
+        self.headers = [NO_STORE] if headers is None else headers
         if body:
             self.headers.append((b"content-type", media_type.encode()))
 

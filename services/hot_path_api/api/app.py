@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.routing import Match
 
 from hot_path_api.api import schemas
 from hot_path_api.api.edge import Edge
@@ -144,7 +145,17 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     request_id: str = request.scope["request_id"]
     request.scope["status"] = status.value
     answer = problem(status, code=code, detail=detail, request_id=request_id)
-    headers = dict(getattr(error, "headers", None) or {})
-    return Response(
-        answer.body, status_code=status, media_type=MEDIA_TYPE, headers={**headers, "x-request-id": request_id}
-    )
+    headers = {"x-request-id": request_id, "cache-control": "no-store"}
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["allow"] = ", ".join(_methods_of(request))
+    return Response(answer.body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Give the methods that the path takes; the router tells only those of the first route that matches it."""
+    methods: set[str] = set()
+    for route in request.app.router.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            methods |= route.methods or set()
+    return sorted(methods)

@@ -4,6 +4,7 @@ import hmac
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -11,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hot_path_api.api.gate import Gate
 from hot_path_api.api.problems import WriteFencedError, problem_of
 from servicekit import metrics
-from servicekit.errors import ServiceError, UnauthenticatedError
+from servicekit.errors import InvalidArgumentError, ServiceError, UnauthenticatedError
 from servicekit.request_id import begin_request
 
 _PROTECTED = "/api/"
@@ -67,6 +68,8 @@ class Edge:
         refusal: ServiceError | None = None
         if tenant is None:
             refusal = UnauthenticatedError("send the API key as X-API-Key or as Authorization: Bearer")
+        elif not _is_text(scope["raw_path"]):
+            refusal = InvalidArgumentError("the path is no UTF-8 text", field="path")
         elif self._fence is not None and method not in _READS and path.startswith(_WRITTEN):
             refusal = self._fence
         if refusal is not None:
@@ -116,6 +119,17 @@ class Edge:
 
 
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"})
+
+
+def _is_text(raw_path: bytes) -> bool:
+    """Tell whether a path is UTF-8 once it is unquoted; the server puts replacement characters where it is not."""
+    if b"%" not in raw_path:
+        return True
+    try:
+        unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _identity(headers: list[tuple[bytes, bytes]]) -> tuple[str, bytes]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import isfinite
 
-from hot_path_api.api.schemas import DEFAULT_ITEM_TYPE, ItemRefBody, PredicateBody
+from hot_path_api.api.schemas import DEFAULT_ITEM_TYPE, MAX_NUMBER, ItemRefBody, PredicateBody
 from hot_path_api.domain.items import ID_PATTERN, TYPE_PATTERN
 from servicekit.errors import InvalidArgumentError
 from servicekit.filters import AttributeValue, Filter, Operator, Predicate, validate, validate_filter
@@ -76,9 +76,10 @@ def read_weights(text: str) -> dict[str, float]:
             weight = float(number) if colon else float("nan")
         except ValueError:
             weight = float("nan")
-        if not name or not isfinite(weight) or name in weights:
+        if not name or not abs(weight) <= MAX_NUMBER or name in weights:
             raise InvalidArgumentError(
-                "weights are written as source:weight,source:weight with finite numbers", field="weights"
+                f"weights are written as source:weight,source:weight with numbers of at most {MAX_NUMBER:,.0f}",
+                field="weights",
             )
         weights[name] = weight
     return weights

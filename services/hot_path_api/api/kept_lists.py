@@ -24,7 +24,7 @@ class WrittenList:
         strategy: What filled it.
         mark: Stands for what it shows.
         rest: Its JSON without the opening brace and the request id.
-        is_whole: Nothing was missing when it was made.
+        is_whole: Nothing was missing when it was made, and it shows something: others may be given it for a while.
         model_version: What made it; empty once it has been kept.
     """
 
@@ -77,7 +77,8 @@ def write_list(answer: RecommendationList, *, first_rank: int, next_cursor: str 
     mark = blake2b(shown + answer.model_version.encode(), digest_size=12).hexdigest().encode()
     body = list_json(answer, first_rank=first_rank, next_cursor=next_cursor)
     rest = body.removeprefix(_opening(answer.request_id))
-    return WrittenList(answer.strategy, mark, rest, is_whole=not answer.degraded, model_version=answer.model_version)
+    is_whole = bool(answer.items) and not answer.degraded
+    return WrittenList(answer.strategy, mark, rest, is_whole=is_whole, model_version=answer.model_version)
 
 
 def unpack(packed: bytes) -> WrittenList:

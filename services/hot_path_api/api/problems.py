@@ -24,6 +24,8 @@ from servicekit.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+BODY = "body"
+"""Names the whole body, where no field of it is at fault."""
 _MAX_ERRORS = 100
 _MAX_MESSAGE_CHARACTERS = 500
 
@@ -38,6 +40,12 @@ class BodyTooLargeError(ResourceExhaustedError):
     """The body is longer than the route takes."""
 
     code = "body_too_large"
+
+
+class UnsupportedEncodingError(InvalidArgumentError):
+    """The body is compressed."""
+
+    code = "unsupported_encoding"
 
 
 class WriteFencedError(UnavailableError):
@@ -72,6 +80,7 @@ class FieldError:
 
 STATUS_BY_ERROR: Mapping[type[ServiceError], HTTPStatus] = {
     MalformedBodyError: HTTPStatus.BAD_REQUEST,
+    UnsupportedEncodingError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     BodyTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     InvalidArgumentError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
@@ -151,12 +160,13 @@ def problem(
     return Answer(orjson.dumps(document), status=status.value, media_type=MEDIA_TYPE)
 
 
-def field_errors(error: ValidationError, *, prefix: str = "") -> list[FieldError]:
-    """Say what pydantic found, field by field, in the caller's words."""
-    return [_field_error(each, prefix) for each in error.errors(include_url=False, include_context=False)]
+def field_errors(error: ValidationError, *, prefix: str = "", whole: str = "") -> list[FieldError]:
+    """Say what pydantic found, field by field, in the caller's words; `whole` names what has no such fields at all."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [_field_error(each, prefix, whole) for each in found]
 
 
-def _field_error(error: ErrorDetails, prefix: str) -> FieldError:
+def _field_error(error: ErrorDetails, prefix: str, whole: str) -> FieldError:
     field = prefix
     for part in error["loc"]:
         if isinstance(part, int):
@@ -166,4 +176,4 @@ def _field_error(error: ErrorDetails, prefix: str) -> FieldError:
     message = error["msg"]
     if error["type"] == "extra_forbidden":
         message = "there is no such field"
-    return FieldError(field, message)
+    return FieldError(field or whole, message)

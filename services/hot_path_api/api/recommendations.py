@@ -6,11 +6,12 @@ from http import HTTPStatus
 
 from fastapi import FastAPI
 
-from hot_path_api.api.answers import Answer
+from hot_path_api.api.answers import NO_STORE, Answer
 from hot_path_api.api.cursors import read_cursor, write_cursor
 from hot_path_api.api.filters import convert_filter, convert_refs, read_excluded, read_filter, read_weights
 from hot_path_api.api.kept_lists import PublicLists, WrittenList, question_of, similar_question_of, write_list
 from hot_path_api.api.parameters import (
+    NoParameters,
     RecommendationParameters,
     SearchParameters,
     SimilarParameters,
@@ -39,7 +40,6 @@ from servicekit.identity import item_key
 _TAG = "recommendations"
 _PUBLIC = (b"cache-control", b"public, max-age=300")
 _PERSONAL = [(b"cache-control", b"private, no-store"), (b"x-personalized", b"true")]
-_NO_STORE = [(b"cache-control", b"no-store")]
 
 
 class RecommendationRoutes:
@@ -175,13 +175,15 @@ class RecommendationRoutes:
 
     async def post_recommendations(self, call: Call) -> Answer:
         """Answer the main call from a body."""
+        read_query(call, NoParameters)
         values, _ = await read_json(call)
         query = await self._body_query(call, validate(RecommendationBody, values), call.request_id)
         await self._admit(query)
-        return _answer_list(await self._recommend(query), query, _PERSONAL if query.is_personal else _NO_STORE)
+        return _answer_list(await self._recommend(query), query, _PERSONAL if query.is_personal else [NO_STORE])
 
     async def post_batch(self, call: Call) -> Answer:
         """Answer several requests."""
+        read_query(call, NoParameters)
         values, _ = await read_json(call)
         bodies = validate(BatchBody, values).requests
         results = await asyncio.gather(
@@ -210,7 +212,7 @@ class RecommendationRoutes:
             lambda: similar_question_of(page, key, weights),
             lambda: self._write_similar(page, key, weights),
         )
-        return Answer(written.body(call.request_id), headers=list(_NO_STORE))
+        return Answer(written.body(call.request_id))
 
     async def get_search(self, call: Call) -> Answer:
         """Answer a search."""
@@ -232,7 +234,7 @@ class RecommendationRoutes:
             cache, query.tenant, lambda: question_of(query), lambda: self._write_popular(query)
         )
         if not written.is_whole:
-            return Answer(written.body(call.request_id), headers=list(_NO_STORE))
+            return Answer(written.body(call.request_id))
         # The request id differs each time, so the list's mark is made of what it shows.
         mark = b'W/"%b"' % written.mark
         headers = [_PUBLIC, (b"etag", mark), (b"vary", b"X-API-Key, Authorization")]
@@ -331,7 +333,7 @@ def _answer_list(answer: RecommendationList, query: RecommendationQuery, headers
 
 def _answer_page(answer: RecommendationList, page: Page) -> Answer:
     body = list_json(answer, first_rank=page.offset + 1, next_cursor=_next_cursor(answer, page))
-    return Answer(body, headers=list(_NO_STORE))
+    return Answer(body)
 
 
 def _next_cursor(answer: RecommendationList, asked: RecommendationQuery | Page) -> str | None:

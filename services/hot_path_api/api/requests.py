@@ -11,10 +11,12 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from hot_path_api.api.problems import (
+    BODY,
     BodyTooLargeError,
     FieldError,
     InvalidRequestError,
     MalformedBodyError,
+    UnsupportedEncodingError,
     field_errors,
 )
 from servicekit.errors import InvalidArgumentError
@@ -22,6 +24,9 @@ from servicekit.errors import InvalidArgumentError
 MAX_BODY_BYTES = 1 << 20
 MAX_BULK_BODY_BYTES = 16 << 20
 _MAX_QUERY_BYTES = 32 << 10
+_LONGEST_WHOLE = 20
+NO_TEXT = object()
+"""Stands for a text that is no Unicode; of no type that a field takes."""
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 M = TypeVar("M", bound=BaseModel)
@@ -67,7 +72,7 @@ def read_query(call: Call, model: type[M]) -> M:
     values: dict[str, Any] = {}
     if raw:
         if len(raw) > _MAX_QUERY_BYTES:
-            raise InvalidRequestError([FieldError("", f"the query string is longer than {_MAX_QUERY_BYTES} bytes")])
+            raise InvalidArgumentError(f"the query string is longer than {_MAX_QUERY_BYTES} bytes", field="query")
         for part in raw.split(b"&"):
             if part:
                 name, _, value = part.partition(b"=")
@@ -84,7 +89,7 @@ def validate(model: type[M], values: Any, *, prefix: str = "") -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise InvalidRequestError(field_errors(error, prefix=prefix)) from error
+        raise InvalidRequestError(field_errors(error, prefix=prefix, whole=BODY)) from error
 
 
 async def read_json(call: Call, *, max_bytes: int = MAX_BODY_BYTES) -> tuple[Any, bytes]:
@@ -98,13 +103,44 @@ async def read_json(call: Call, *, max_bytes: int = MAX_BODY_BYTES) -> tuple[Any
     try:
         return orjson.loads(body), body
     except orjson.JSONDecodeError as error:
-        if b"NaN" in body or b"Infinity" in body:
-            # JSON has no such numbers, many writers have; read on, so that the field can be named.
-            try:
-                return json.loads(body), body
-            except (ValueError, RecursionError):
-                pass
-        raise MalformedBodyError(f"the body is not JSON: {error}") from error
+        try:
+            return _read_leniently(body), body
+        except (ValueError, RecursionError):
+            raise MalformedBodyError(f"the body is not JSON: {error}", field=BODY) from error
+
+
+def _read_leniently(body: bytes) -> Any:
+    """Read what many writers take for JSON, so that the field at fault can be named and the others of a bulk go in.
+
+    Those are NaN and the infinities, numbers beyond a double, which become infinite, and texts with halves of surrogate
+    pairs, which become something that no field takes.
+    """
+    return _without_halves(json.loads(body.decode(), parse_int=_whole_number))
+
+
+def _whole_number(digits: str) -> float:
+    return int(digits) if len(digits) <= _LONGEST_WHOLE else float(digits)
+
+
+def _without_halves(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if _is_whole(value) else NO_TEXT
+    if isinstance(value, list):
+        return [_without_halves(each) for each in value]
+    if isinstance(value, dict):
+        return {
+            name.encode(errors="replace").decode(): _without_halves(each) if _is_whole(name) else NO_TEXT
+            for name, each in value.items()
+        }
+    return value
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _add(values: dict[str, Any], name: str, value: str, model: type[BaseModel]) -> None:
@@ -136,6 +172,11 @@ def _text(quoted: bytes, name: bytes) -> str:
 
 
 async def _read_body(call: Call, max_bytes: int) -> bytes:
+    encoding = call.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedEncodingError(
+            f"the body is sent as {encoding[:40]!r}; send it as it is", field="Content-Encoding"
+        )
     declared = call.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
@@ -148,9 +189,9 @@ async def _read_body(call: Call, max_bytes: int) -> bytes:
                 raise _too_large(max_bytes)
             chunks.append(chunk)
     except ClientDisconnect as error:
-        raise MalformedBodyError("the body ended before its end") from error
+        raise MalformedBodyError("the body ended before its end", field=BODY) from error
     return b"".join(chunks)
 
 
 def _too_large(max_bytes: int) -> BodyTooLargeError:
-    return BodyTooLargeError(f"the body is longer than {max_bytes} bytes, the most that this route takes")
+    return BodyTooLargeError(f"the body is longer than {max_bytes} bytes, the most that this route takes", field=BODY)

@@ -2,7 +2,7 @@
 
 import math
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -12,9 +12,11 @@ from pydantic import (
     Field,
     FiniteFloat,
     PlainValidator,
+    Strict,
     StringConstraints,
+    ValidationInfo,
     WithJsonSchema,
-    model_validator,
+    field_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
 
@@ -29,6 +31,8 @@ _MAX_TEXT_CHARACTERS = 10_000
 _MAX_LIST_LENGTH = 1_000
 _MAX_LIST_TEXT_CHARACTERS = 1_000
 _LARGEST_EXACT = 2**53
+MAX_NUMBER = 1e6
+"""The largest value of an interaction, and weight of a source: sums of them stay far from overflowing."""
 _YEAR_10000 = 253_402_300_800
 _MAX_ITEM_CHARACTERS = 250_000
 """The whole text of an item; at four bytes a character it still fits into one record of the event log."""
@@ -40,6 +44,7 @@ ItemId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=
 ItemType = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^/\x00-\x1f\x7f]+$")]
 EventId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_PRINTABLE)]
 TypeName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[a-z0-9_]+$")]
+AnyTypeName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 AttributeName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_PRINTABLE)]
 
 
@@ -49,7 +54,8 @@ def _in_range(moment: datetime) -> datetime:
     return moment
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_range)]
+Moment = Annotated[AwareDatetime, Strict(False), AfterValidator(_in_range)]
+Weight = Annotated[FiniteFloat, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 
 
 def _attribute_value(value: Any) -> AttributeValue | None:
@@ -75,10 +81,10 @@ def _attribute_value(value: Any) -> AttributeValue | None:
 
 
 def _number(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("a number is finite")
     if isinstance(value, int) and abs(value) > _LARGEST_EXACT:
         raise ValueError("whole numbers are kept exactly only up to 2^53; send a larger one as text")
+    if not math.isfinite(value):
+        raise ValueError("a number is finite")
     return float(value)
 
 
@@ -103,9 +109,9 @@ OperandsIn = Annotated[
 
 
 class Body(BaseModel):
-    """What comes in: a field that is not known is refused."""
+    """What comes in: a field that is not known is refused, and so is a value of another type."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class Out(BaseModel):
@@ -138,10 +144,11 @@ class ItemContent(Body):
     hidden: bool = False
     """A hidden item stays in histories and is never recommended."""
 
-    @model_validator(mode="after")
-    def _is_not_too_long(self) -> Self:
-        length = len(self.title) + len(self.description)
-        for name, value in self.attributes.items():
+    @field_validator("attributes")
+    @classmethod
+    def _are_not_too_long(cls, attributes: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        length = len(info.data.get("title", "")) + len(info.data.get("description", ""))
+        for name, value in attributes.items():
             length += len(name) + (
                 len(value) if isinstance(value, str) else sum(map(len, value)) if isinstance(value, tuple) else 8
             )
@@ -149,9 +156,15 @@ class ItemContent(Body):
             raise ValueError(
                 f"the item has {length} characters of text in all, at most {_MAX_ITEM_CHARACTERS} are kept"
             )
-        if self.available_from and self.available_until and self.available_from >= self.available_until:
+        return attributes
+
+    @field_validator("available_until")
+    @classmethod
+    def _is_after_its_beginning(cls, until: datetime | None, info: ValidationInfo) -> datetime | None:
+        begin = info.data.get("available_from")
+        if until and begin and begin >= until:
             raise ValueError("available_from is not before available_until")
-        return self
+        return until
 
 
 class NewItem(ItemContent):
@@ -233,9 +246,9 @@ class NewInteraction(Body):
     """The item's id."""
     item_type: ItemType = DEFAULT_ITEM_TYPE
     """The item's kind."""
-    interaction_type: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(examples=["like"])
+    interaction_type: AnyTypeName = Field(examples=["like"])
     """view, like, add_to_cart, purchase, rating, or one of your own."""
-    value: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)] | None = None
+    value: Annotated[FiniteFloat, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)] | None = None
     """The number that goes with it, such as the stars of a rating."""
     occurred_at: Moment | None = None
     """When, as RFC 3339 with a zone or as Unix time; absent: now. At most five minutes ahead."""
@@ -283,7 +296,7 @@ class InteractionTypeBody(Body):
     """1 to 64 characters of a-z, 0-9 and _."""
     weight: Annotated[FiniteFloat, Field(ge=-100, le=100)]
     """The signed weight of one interaction; with a centre, the weight of one unit above it."""
-    centre: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)] | None = None
+    centre: Annotated[FiniteFloat, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)] | None = None
     """When set, the interaction needs a value and weighs weight * (value - centre)."""
     counts_as_seen: bool = True
     """Whether an item so touched is left out of recommendations from then on."""
@@ -327,9 +340,9 @@ class SessionEventBody(Body):
 
     item_id: ItemId
     item_type: ItemType = DEFAULT_ITEM_TYPE
-    interaction_type: str = "view"
+    interaction_type: AnyTypeName = "view"
     """Says how much it weighs, unless `weight` does."""
-    value: FiniteFloat | None = None
+    value: Weight | None = None
     weight: Annotated[FiniteFloat, Field(ge=-100, le=100)] | None = None
     occurred_at: Moment | None = None
     """Absent: now."""
@@ -356,13 +369,13 @@ class RecommendationBody(Body):
     """0: by score alone. 1: as different as possible."""
     caps: Annotated[dict[AttributeName, Annotated[int, Field(ge=1)]], Field(max_length=10)] = {}
     """For an attribute, how many items that share a value of it may be in the list."""
-    algorithm: Algorithm = Algorithm.HYBRID
+    algorithm: Annotated[Algorithm, Strict(False)] = Algorithm.HYBRID
     """Which group of sources is asked, with the weights that training gave them."""
-    weights: Annotated[dict[str, FiniteFloat], Field(min_length=1, max_length=20)] | None = Field(
+    weights: Annotated[dict[str, Weight], Field(min_length=1, max_length=20)] | None = Field(
         default=None, examples=[{"cooccurrence": 1.0, "content": 0.5}]
     )
     """Replaces the learned weights altogether: only the sources named are asked."""
-    window: Window | None = None
+    window: Annotated[Window, Strict(False)] | None = None
     """Over which past popularity is counted, as a half-life."""
     explain: bool = False
     """Add every contribution and every path of the graph to the reasons."""

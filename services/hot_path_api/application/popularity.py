@@ -38,6 +38,7 @@ class PopularityLists:
         self._length = length
         self._timeout_s = timeout_s
         self._kept: OrderedDict[_Question, tuple[float, Popularity]] = OrderedDict()
+        self._fallback: dict[str, Popularity] = {}
         self._loading: dict[_Question, asyncio.Task[Popularity]] = {}
         self._hits = metrics.CACHE_HITS.labels(_CACHE, _TIER)
         self._misses = metrics.CACHE_MISSES.labels(_CACHE, _TIER)
@@ -71,11 +72,16 @@ class PopularityLists:
         if done and task.exception() is None:
             return task.result(), True
         kept = self._kept.get(question)
-        if kept is not None:
-            return kept[1], False
+        old = kept[1] if kept is not None else self._fallback.get(tenant)
+        if old is not None:
+            return old, False
         if done:
             raise task.exception() or DeadlineExceededError("popularity was not read")
         raise DeadlineExceededError("popularity was not read in time")
+
+    def fall_back_on(self, tenant: str, popularity: Popularity) -> None:
+        """Give this list where another one cannot be read; what must not be in a list is left out by who makes it."""
+        self._fallback[tenant] = popularity
 
     async def _load(self, question: _Question) -> Popularity:
         tenant, window, conditions = question

@@ -11,6 +11,7 @@ from hot_path_api.application.catalogue import Catalogue
 from hot_path_api.application.models import ServingModels
 from hot_path_api.application.selector import Chosen, Conditions, Selector
 from hot_path_api.domain.candidates import GRAPH
+from hot_path_api.domain.plan import require_sources
 from hot_path_api.domain.ports import Encoder, Graph, Similar, VectorIndex
 from hot_path_api.domain.recommendations import MAX_DEPTH, Reason, ReasonCode, RecommendationList, RecommendedItem
 from servicekit import metrics
@@ -69,8 +70,11 @@ class SimilarItems:
 
         Raises:
             NotFoundError: There is no such item.
+            InvalidArgumentError: The weights name a source that does not retrieve.
             ServiceError: Neither the index nor the graph answers.
         """
+        if weights is not None:
+            require_sources(weights, self._models.current(page.tenant).retrieval_sources)
         deadline = time.perf_counter() + self._timeout_s
         degraded: list[str] = []
         try:

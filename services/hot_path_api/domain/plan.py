@@ -1,6 +1,7 @@
 """What a request asks of whom: which sources, with which weights, and how their answers are blended."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from hot_path_api.domain.blend import Blend
@@ -58,18 +59,27 @@ def plan_algorithm(model: ServingModel, algorithm: Algorithm) -> Plan:
     )
 
 
+def require_sources(weights: Iterable[str], sources: AbstractSet[str]) -> None:
+    """Make sure that there are sources of these names.
+
+    Raises:
+        InvalidArgumentError: One of them is not there.
+    """
+    unknown = sorted(set(weights) - sources)
+    if unknown:
+        raise InvalidArgumentError(
+            f"there is no source {unknown[0]!r}; the sources are {', '.join(sorted(sources))}",
+            field=f"weights.{unknown[0]}",
+        )
+
+
 def plan_weights(model: ServingModel, weights: Mapping[str, float]) -> Plan:
     """Plan with the caller's weights of plain shares; nobody is asked who is not named.
 
     Raises:
         InvalidArgumentError: There is no source of that name.
     """
-    unknown = sorted(set(weights) - model.sources)
-    if unknown:
-        raise InvalidArgumentError(
-            f"there is no source {unknown[0]!r}; the sources are {', '.join(sorted(model.sources))}",
-            field=f"weights.{unknown[0]}",
-        )
+    require_sources(weights, model.sources)
     retrieval = {name: weight for name, weight in weights.items() if name in model.retrieval_sources}
     return Plan(
         blend=Blend.of_weights(weights),

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy_support.builds import ROOT, WHOLE, build, texts
-from deploy_support.metric_names import exported, recorded, unknown_in, unknown_metrics
+from deploy_support.builds import REGIONS, ROOT, WHOLE, build, texts
+from deploy_support.metric_names import adapter, exported, from_cloudwatch, recorded, unknown_in, unknown_metrics
+from deploy_support.pods import pod_of
 from deploy_support.told import SETTINGS
 
 
@@ -42,9 +43,40 @@ def test_an_autoscaler_without_an_adapter_is_found() -> None:
     assert any("no adapter makes http_rps" in problem for problem in unknown_metrics(broken))
 
 
+def test_requests_at_the_balancer_come_through_prometheus() -> None:
+    """One adapter owns external metrics, so it makes them all, and of what is really asked of CloudWatch."""
+    assert {each["name"]["as"] for each in adapter()["externalRules"]} == {
+        "kafka_consumer_lag",
+        "cloudwatch_alb_request_count",
+    }
+    assert from_cloudwatch(build("production")).keys() == {"aws_applicationelb_request_count_sum"}
+    broken = copy.deepcopy(build("production"))
+    configuration = broken.get("ConfigMap", "cloudwatch-exporter")["data"]
+    configuration["config.yaml"] = configuration["config.yaml"].replace("name: RequestCount", "name: Requests")
+    assert any("nobody exports aws_applicationelb_request" in problem for problem in unknown_metrics(broken))
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_the_exporter_asks_for_the_balancer_of_its_region(name: str) -> None:
+    whole = build(name)
+    (job,) = yaml.safe_load(whole.get("ConfigMap", "cloudwatch-exporter")["data"]["config.yaml"])["discovery"]["jobs"]
+    assert job["regions"] == [name]
+    # Each request counts once: not for its zone and its target group again.
+    assert job["dimensionNameRequirements"] == ["LoadBalancer"]
+    (tag,) = job["searchTags"]
+    annotations = whole.get("Ingress", "hot-path-api")["metadata"]["annotations"]
+    assert annotations["alb.ingress.kubernetes.io/tags"] == f"{tag['key']}={tag['value'].strip('^$')}"
+    (container,) = pod_of(whole, "cloudwatch-exporter").spec["containers"]
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert f"--listen-address=:{container['ports'][0]['containerPort']}" in container["args"]
+    assert {"--config.file=/etc/exporter/config.yaml"} <= set(container["args"])
+    assert mounted == {"/etc/exporter"}
+
+
 def test_what_the_fleet_controller_asks_for_is_recorded() -> None:
     asked = SETTINGS["fleet-controller"].model_fields["latency_query"].default
-    assert recorded(build("production")) == {asked} == {"query_latency_p99"}
+    assert asked == "query_latency_p99"
+    assert recorded(build("production")) == {asked, "total_monthly_cost_usd"}
 
 
 def test_the_catalogue_is_read() -> None:
@@ -60,6 +92,8 @@ def test_the_lag_between_regions_is_watched_at_five_and_ten_seconds() -> None:
         assert expressions == {
             "ReplicationLags": ("max by (topic) (replication_lag_seconds) > 5", "warning"),
             "ReplicationLagsFar": ("max by (topic) (replication_lag_seconds) > 10", "critical"),
+            # Neither says anything when nobody exports the metric.
+            "ReplicationUnwatched": ('absent(replication_lag_seconds{topic="primary.heartbeats"})', "critical"),
         }
     assert "replication" not in build("us-east-1").names("PrometheusRule")
 

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from hot_path_api.application.reserve import Reserve
 from hot_path_api.bootstrap import gateway
 from hot_path_api.settings import Settings
 from hot_path_api.testing import World, twins
@@ -98,6 +99,16 @@ def world() -> World:
 def more_settings() -> dict[str, Any]:
     """Settings of the gateway that differ from the usual; for a module to override."""
     return {}
+
+
+@pytest.fixture
+def nothing_in_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Profiles go away before the gateway has read what is popular; asked for before the gateway."""
+
+    async def nothing(_: Reserve) -> None:
+        return
+
+    monkeypatch.setattr(Reserve, "renew", nothing)
 
 
 @pytest.fixture

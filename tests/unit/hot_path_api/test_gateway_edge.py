@@ -18,17 +18,18 @@ Shop = Any  # the fixture's class lives in conftest
 
 
 @pytest.fixture
-async def lonely() -> AsyncIterator[tuple[Any, httpx.AsyncClient, asyncio.Event]]:
-    """A gateway that asks for a key, with nobody behind it."""
+async def lonely(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Any, httpx.AsyncClient, asyncio.Event]]:
+    """A gateway that asks for a key, with nobody behind it; a parameter is more settings."""
     nowhere = f"127.0.0.1:{free_port()}"
     settings = Settings(
         http_port=0,
-        api_key="secret",  # type: ignore[arg-type]  # pydantic makes it a secret
+        api_key="a key of our own",  # type: ignore[arg-type]  # pydantic makes it a secret
         drain_s=0.3,
         agentdb_endpoint=nowhere,
         vector_db_endpoint=nowhere,
         graph_db_endpoint=nowhere,
         gpu_worker_endpoint=nowhere,
+        **getattr(request, "param", {}),
     )
     log = MemoryEventLog(clock=SystemClock())
     stop = asyncio.Event()
@@ -49,7 +50,11 @@ async def test_a_key_is_asked_for(lonely: Any) -> None:
         assert response.status_code == 401
         assert response.json()["code"] == "unauthenticated"
         assert response.headers["www-authenticate"].startswith("Bearer")
-    for headers in ({"X-API-Key": "secret"}, {"Authorization": "Bearer secret"}, {"Authorization": "bearer  secret"}):
+    for headers in (
+        {"X-API-Key": "a key of our own"},
+        {"Authorization": "Bearer a key of our own"},
+        {"Authorization": "bearer  a key of our own"},
+    ):
         assert (await client.get("/api/recommendations", headers=headers)).status_code == 503
     assert (await client.get("/api/v1/items/x")).status_code == 401
     assert (await client.get("/api/v1/nowhere")).status_code == 401
@@ -59,6 +64,21 @@ async def test_health_and_documentation_are_open(lonely: Any) -> None:
     _, client, _ = lonely
     for path in ("/health/live", "/metrics", "/openapi.json", "/api/docs", "/api/docs/static/swagger-ui.css"):
         assert (await client.get(path)).status_code == 200, path
+
+
+@pytest.mark.parametrize(
+    ("lonely", "status"),
+    [
+        ({"environment": "production"}, 200),
+        ({"metrics_port": 9090}, 200),
+        ({"environment": "production", "metrics_port": 9090}, 404),
+    ],
+    indirect=["lonely"],
+)
+async def test_the_public_port_of_production_shows_no_metrics_when_another_one_does(lonely: Any, status: int) -> None:
+    _, client, _ = lonely
+    assert (await client.get("/metrics")).status_code == status
+    assert (await client.get("/health/live")).status_code == 200
 
 
 async def test_it_is_not_ready_before_it_has_met_the_profile_store(lonely: Any) -> None:

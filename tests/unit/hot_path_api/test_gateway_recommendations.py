@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from hot_path_api.api.schemas import BatchOut, RecommendationsOut
 from servicekit.testing import eventually
 
@@ -156,6 +158,7 @@ async def test_algorithms_are_groups_of_sources(shop: Shop) -> None:
     assert (await shop.ids(path, algorithm="graph"))[:3] == ["6", "8", "1"]
 
 
+@pytest.mark.usefixtures("nothing_in_reserve")
 async def test_a_catalogue_that_nobody_has_touched_is_shown_all_the_same(shop: Shop) -> None:
     shop.world.interactions.clear()
     answer = await shop.list(MAIN, limit=100)

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -27,8 +28,8 @@ NAMES_OF_THE_DEPLOYMENTS = (
     "model_age_seconds",
     "compute_cost_usd_per_hour",
     "storage_cost_usd_per_month",
-    "total_monthly_cost_usd",
 )
+SERVICES = Path(metrics.__file__).parents[1]
 
 
 def test_metrics_are_served_until_closed() -> None:
@@ -70,6 +71,11 @@ def test_each_metric_has_a_comment() -> None:
     source = inspect.getsource(metrics)
     for variable in _catalogue():
         assert re.search(rf"^# .+\n{variable} = ", source, re.MULTILINE), variable
+
+
+def test_each_metric_is_used_by_somebody() -> None:
+    sources = [path.read_text() for path in SERVICES.rglob("*.py") if path != Path(metrics.__file__)]
+    assert [name for name in _catalogue() if not any(re.search(rf"\b{name}\b", each) for each in sources)] == []
 
 
 def test_an_answer_has_a_bucket_at_each_promise() -> None:
