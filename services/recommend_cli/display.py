@@ -1,13 +1,17 @@
 """Lists, histories and their reasons as tables for people."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
-from recommend_cli.clients.gateway import RecommendedList
+from recommend_cli.clients.gateway import Interaction, RecommendedList
+
+_ANY_WIDTH: Final = 10_000
 
 _VALUES_SHOWN = 2
 _WORDS = {
@@ -27,7 +31,7 @@ def list_table(answer: RecommendedList, *, before: RecommendedList | None = None
     if before is not None:
         table.add_column("was", justify="right")
     if item_ids:
-        table.add_column("item")
+        table.add_column("item", overflow="fold")
     table.add_column("title")
     table.add_column("about", style="dim")
     table.add_column("why")
@@ -40,6 +44,50 @@ def list_table(answer: RecommendedList, *, before: RecommendedList | None = None
             cells.append(escape(item.item_id))
         cells += [escape(item.title), escape(about(item.attributes)), escape(why(item.reasons))]
         table.add_row(*cells)
+    return table
+
+
+def history_table(done: Sequence[tuple[Interaction, Mapping[str, Any]]]) -> Table:
+    """Describe what somebody did, each with its item, which is empty where the catalogue lacks it."""
+    table = Table("when", "did", Column("item", overflow="fold"), "title", "about", box=SIMPLE_HEAD)
+    for each, item in done:
+        value = "" if each.value is None else f" {each.value:g}"
+        table.add_row(
+            f"{datetime.fromisoformat(each.occurred_at).astimezone():%Y-%m-%d %H:%M}",
+            escape(each.interaction_type + value),
+            escape(each.item_id),
+            escape(item.get("title", "")),
+            f"[dim]{escape(about(item.get('attributes', {})))}[/]",
+        )
+    return table
+
+
+def fitting_table(
+    console: Console,
+    rows: Sequence[Mapping[str, str]],
+    *,
+    left: Sequence[str],
+    right: Sequence[str],
+    spare: Sequence[str],
+) -> Table:
+    """Describe rows, every cell in one line.
+
+    Args:
+        console: Whose width the table has to fit.
+        rows: Their cells by heading.
+        left: The headings of the columns that begin at the left.
+        right: Those of the columns behind them, justified to the right.
+        spare: The headings of the columns to leave out where there is no room, the first one first.
+    """
+    for left_out in range(len(spare) + 1):
+        kept = [heading for heading in (*left, *right) if heading not in spare[:left_out]]
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for heading in kept:
+            table.add_column(heading, justify="right" if heading in right else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*(row.get(heading, "") for heading in kept))
+        if console.measure(table, options=console.options.update(max_width=_ANY_WIDTH)).maximum <= console.width:
+            break
     return table
 
 

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from typing import Final
 from zlib import crc32
 
+import orjson
+
 from recommend_cli.clients.gateway import Written
 from recommend_cli.datasets.files import BadLine, Line, Record
 
 BATCH: Final = 1_000
+BATCH_BYTES: Final = 4 << 20  # far below the gateway's cap of 16 MiB, and far above the longest record that it takes
 CONNECTIONS: Final = 4
 _BATCHES_AHEAD: Final = 2  # read from the file while a connection is busy
 
@@ -81,14 +84,18 @@ def _batches(
 ) -> Iterator[tuple[int, list[Line]]]:
     """Give full batches with the number of their stream, and at last the rest; note the bad lines in passing."""
     batches: list[list[Line]] = [[] for _ in range(CONNECTIONS)]
+    sizes = [0] * CONNECTIONS
     for line in lines:
-        if isinstance(line, BadLine):
-            outcome.bad[line.number] = line.reason
+        size = 0 if isinstance(line, BadLine) else len(orjson.dumps(line.record))
+        if isinstance(line, BadLine) or size > BATCH_BYTES:
+            too_long = f"{size:,} bytes as JSON, and no valid record has more than {BATCH_BYTES:,}"
+            outcome.bad[line.number] = line.reason if isinstance(line, BadLine) else too_long
             on_progress(1)
             continue
         at = crc32(str(line.record.get(stream_key)).encode()) % CONNECTIONS
-        batches[at].append(line)
-        if len(batches[at]) == BATCH:
+        if len(batches[at]) == BATCH or sizes[at] + size > BATCH_BYTES:
             yield at, batches[at]
-            batches[at] = []
+            batches[at], sizes[at] = [], 0
+        batches[at].append(line)
+        sizes[at] += size
     yield from ((at, batch) for at, batch in enumerate(batches) if batch)

@@ -29,4 +29,5 @@ SettingsFile = Annotated[
     typer.Option("--settings", help="File with the addresses of the stores, see docs/stores.env.", dir_okay=False),
 ]
 
+DEFAULT_ITEM_TYPE = "item"  # the gateway's too
 DEFAULT_CACHE_DIR = Path(".cache/datasets")

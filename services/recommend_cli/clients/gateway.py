@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -79,11 +80,12 @@ class Written:
 
 
 class GatewayError(CommandError):
-    """The gateway refused a request; `errors` are those of its problem document."""
+    """The gateway refused a request, or stays away: `status` is 0 then; `errors` are those of its problem document."""
 
-    def __init__(self, message: str, errors: Sequence[Mapping[str, str]] = ()) -> None:
+    def __init__(self, message: str, errors: Sequence[Mapping[str, str]] = (), *, status: int = 0) -> None:
         super().__init__(message)
         self.errors = errors
+        self.status = status
 
 
 class Gateway:
@@ -170,44 +172,78 @@ class Gateway:
         """Read an item."""
         return await self._call("GET", f"/api/v1/items/{_quoted(item_id)}", query={"item_type": item_type})
 
+    async def first_item_type(self) -> str:
+        """Give the first of the catalogue's item types by name, often the only one; empty for an empty catalogue."""
+        page = await self._call("GET", "/api/v1/items", query={"limit": 1})
+        return next((str(item["item_type"]) for item in page["items"]), "")
+
     async def knows(self, user_id: str, event_id: str) -> bool:
         """Tell whether an event is among the newest of a user."""
         query = {"limit": 10}
         page = await self._call("GET", f"/api/v1/interactions/user/{_quoted(user_id)}", query=query)
         return any(each["event_id"] == event_id for each in page["interactions"])
 
+    async def latest(self, user_id: str, count: int) -> list[Interaction]:
+        """Read what a user did last, newest first."""
+        interactions, _ = await self._history_page(user_id, {"limit": count})
+        return interactions
+
     async def history(self, user_id: str) -> AsyncIterator[Interaction]:
         """Read everything that a user did, newest first."""
         cursor = ""
         while True:
             query = {"limit": _PAGE, **({"cursor": cursor} if cursor else {})}
-            page = await self._call("GET", f"/api/v1/interactions/user/{_quoted(user_id)}", query=query)
-            for each in page["interactions"]:
-                yield Interaction(
-                    item_type=each["item_type"],
-                    item_id=each["item_id"],
-                    interaction_type=each["interaction_type"],
-                    value=each["value"],
-                    occurred_at=each["occurred_at"],
-                )
-            cursor = page["next_cursor"]
+            interactions, cursor = await self._history_page(user_id, query)
+            for each in interactions:
+                yield each
             if not cursor:
                 return
+
+    async def _history_page(self, user_id: str, query: Mapping[str, Any]) -> tuple[list[Interaction], str]:
+        """Read a page, and where the next one begins; empty after the last."""
+        page = await self._call("GET", f"/api/v1/interactions/user/{_quoted(user_id)}", query=query)
+        interactions = [
+            Interaction(
+                item_type=each["item_type"],
+                item_id=each["item_id"],
+                interaction_type=each["interaction_type"],
+                value=each["value"],
+                occurred_at=each["occurred_at"],
+            )
+            for each in page["interactions"]
+        ]
+        return interactions, page["next_cursor"] or ""
 
     async def _bulk(self, path: str, name: str, records: Sequence[Record]) -> Written:
         try:
             document = await self._call("POST", path, {name: records})
         except GatewayError as error:
-            refused = _all_refused(error, len(records))
-            if not refused:
+            if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                return await self._halved(path, name, records, error)
+            named = _named(error, len(records))
+            if not named:
                 raise
-            return Written(refused=refused)
+            # All were refused, and a problem names the first hundred only: ask about the others again.
+            others = [at for at in range(len(records)) if at not in named]
+            rest = await self._bulk(path, name, [records[at] for at in others]) if others else Written()
+            refused = [Refused(at, reason) for at, reason in named.items()]
+            return Written(rest.new, rest.known, refused + _moved(rest.refused, others))
         errors = document["errors"]
         return Written(
             new=document["applied"],
             known=document["accepted"] - document["applied"],
             refused=[Refused(each["index"], _worded(each["field"], each["message"])) for each in errors],
         )
+
+    async def _halved(self, path: str, name: str, records: Sequence[Record], error: GatewayError) -> Written:
+        """Send the halves of a bulk that was too large, one after the other, down to the record that is."""
+        if len(records) == 1:
+            return Written(refused=[Refused(0, error.message)])
+        middle = len(records) // 2
+        first = await self._bulk(path, name, records[:middle])
+        second = await self._bulk(path, name, records[middle:])
+        refused = [*first.refused, *_moved(second.refused, range(middle, len(records)))]
+        return Written(first.new + second.new, first.known + second.known, refused)
 
     async def _call(
         self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None
@@ -271,20 +307,20 @@ def _list(document: Mapping[str, Any]) -> RecommendedList:
     )
 
 
-def _all_refused(error: GatewayError, count: int) -> list[Refused]:
-    """Read which elements a problem speaks of, as "[0].user_id"; nothing when it is about the bulk as a whole.
-
-    A problem names the first hundred only; the others were refused just as well.
-    """
+def _named(error: GatewayError, count: int) -> dict[int, str]:
+    """Read of which elements a problem speaks, as "[0].user_id"; nothing when it is about the bulk as a whole."""
     reasons: dict[int, str] = {}
     for each in error.errors:
         match = _ELEMENT.match(each["field"])
-        if match is None:
-            return []
+        if match is None or int(match[1]) >= count:
+            return {}
         reasons[int(match[1])] = _worded(each["field"][match.end() :], each["message"])
-    if not reasons:
-        return []
-    return [Refused(index, reasons.get(index, "refused, as its whole batch was")) for index in range(count)]
+    return reasons
+
+
+def _moved(refused: Sequence[Refused], places: Sequence[int]) -> list[Refused]:
+    """Give the places in a bulk of what a part of it, the elements at `places`, had refused."""
+    return [Refused(places[each.index], each.reason) for each in refused]
 
 
 def _worded(name: str, message: str) -> str:
@@ -293,8 +329,9 @@ def _worded(name: str, message: str) -> str:
 
 def _problem(answer: httpx.Response) -> GatewayError:
     """Read a problem document; anything else is shown as it is."""
+    status = answer.status_code
     try:
         document = orjson.loads(answer.content)
-        return GatewayError(str(document["detail"]), document.get("errors", ()))
+        return GatewayError(str(document["detail"]), document.get("errors", ()), status=status)
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        return GatewayError(f"The gateway answered {answer.status_code}: {answer.text[:200]}")
+        return GatewayError(f"The gateway answered {status}: {answer.text[:200]}", status=status)

@@ -1,10 +1,12 @@
 """`load`: fills the running stack from MovieLens-100K or from files."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from rich.markup import escape
 
 from recommend_cli.clients.gateway import Gateway
 from recommend_cli.console import ERR, OUT
@@ -13,7 +15,7 @@ from recommend_cli.datasets.movielens import TERMS
 from recommend_cli.demo.movies import load_movielens
 from recommend_cli.errors import CommandError
 from recommend_cli.loading import LoadOutcome
-from recommend_cli.options import DEFAULT_CACHE_DIR, CacheDir, DataDir
+from recommend_cli.options import DEFAULT_CACHE_DIR, DEFAULT_ITEM_TYPE, CacheDir, DataDir
 from recommend_cli.populating import load_interactions, load_items
 from recommend_cli.stack.folder import RunFolder, running_stack, stores_of
 from recommend_cli.stack.stores import DEFAULT_DATA_DIR
@@ -41,13 +43,18 @@ def load_ml100k(data_dir: DataDir = DEFAULT_DATA_DIR, cache_dir: CacheDir = DEFA
 
 
 @load.command("items")
-def load_item_file(file: File, data_dir: DataDir = DEFAULT_DATA_DIR, item_type: ItemType = "item") -> None:
+def load_item_file(file: File, data_dir: DataDir = DEFAULT_DATA_DIR, item_type: ItemType = DEFAULT_ITEM_TYPE) -> None:
     """Load items.
 
     Fields: item_id, item_type, title, description, attributes, created_at, available_from, available_until, hidden.
 
-    In a CSV file every other column becomes an attribute; a list is written as "Action|Crime". Good lines are loaded,
-    bad ones listed by their numbers; the exit code is 1 when no line was loaded.
+    In a CSV file every other column becomes an attribute and is read as one
+    kind: lists where a cell is written as "Action|Crime"; numbers where all
+    filled cells are some, or 90 % of ten and more (the others are bad lines);
+    true or false likewise; else texts. Numbers beyond 2^53 lose digits: their
+    line is bad, and a column that mostly holds such ids is read as texts.
+
+    Good lines are loaded, bad ones listed by their numbers; the exit code is 1 when no line was loaded.
     """
     outcome = asyncio.run(_load_items(file, data_dir, item_type))
     _show(outcome, "items", file)
@@ -57,7 +64,7 @@ def load_item_file(file: File, data_dir: DataDir = DEFAULT_DATA_DIR, item_type: 
 def load_interaction_file(
     file: File,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    item_type: ItemType = "item",
+    item_type: ItemType = DEFAULT_ITEM_TYPE,
     interaction_type: Annotated[
         str, typer.Option("--type", help="The type of interactions that do not name theirs.")
     ] = "view",
@@ -90,7 +97,7 @@ async def _load_ml100k(data_dir: Path, cache_dir: Path) -> None:
 
 async def _load_items(file: Path, data_dir: Path, item_type: str) -> LoadOutcome:
     async with gateway_of(data_dir) as gateway:
-        return await load_items(gateway, read_items(file, item_type=item_type))
+        return await load_items(gateway, read_items(file, item_type=item_type, tell=_note))
 
 
 async def _load_interactions(file: Path, data_dir: Path, item_type: str, interaction_type: str) -> LoadOutcome:
@@ -104,12 +111,30 @@ def _show(outcome: LoadOutcome, what: str, file: Path | None) -> None:
     # Some may be stored by way of the event log before the answer says so; they are no news then.
     nothing_new = outcome.known and not outcome.new
     OUT.print(f"{outcome.loaded:,} {what} loaded{', all of them known before' if nothing_new else ''}")
-    if not outcome.bad:
-        return
-    ERR.print(f"[yellow]{len(outcome.bad):,} lines{f' of {file}' if file else ''} were not loaded:[/]")
-    for number in sorted(outcome.bad)[:_MOST_LINES_SHOWN]:
-        ERR.print(f"  line {number}: {outcome.bad[number]}", markup=False, soft_wrap=True)
-    if len(outcome.bad) > _MOST_LINES_SHOWN:
-        ERR.print(f"  and {len(outcome.bad) - _MOST_LINES_SHOWN:,} more")
+    if outcome.bad:
+        lines = "1 line" if len(outcome.bad) == 1 else f"{len(outcome.bad):,} lines"
+        place = f" of {escape(str(file))}" if file else ""
+        ERR.print(f"[yellow]{lines}{place} not loaded:[/]", soft_wrap=True)
+        numbers = sorted(outcome.bad)
+        for number in numbers[:_MOST_LINES_SHOWN]:
+            ERR.print(f"  line {number}: {outcome.bad[number]}", markup=False, soft_wrap=True)
+        rest = numbers[_MOST_LINES_SHOWN:]
+        if rest:
+            ERR.print(f"  and {len(rest):,} more, on line{'s' if len(rest) > 1 else ''} {_ranges(rest)}")
     if not outcome.loaded:
         raise CommandError("No line was loaded")
+
+
+def _note(sentence: str) -> None:
+    ERR.print(f"[yellow]•[/] {escape(sentence)}", soft_wrap=True)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Write rising numbers in short, as "3, 5-9"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, run)) for run in runs)

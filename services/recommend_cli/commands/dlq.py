@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -55,7 +56,7 @@ def list_letters(
     settings: SettingsFile = None,
 ) -> None:
     """List the dead letters, the oldest first."""
-    chosen = stores_of(data_dir, stores, settings)
+    chosen = _stores(data_dir, stores, settings)
     letters = asyncio.run(_list(chosen, _topics(topic), include_retried=everything, limit=limit))
     if not letters:
         OUT.print("No dead letters")
@@ -71,7 +72,7 @@ def show_letter(
     settings: SettingsFile = None,
 ) -> None:
     """Show one dead letter: where it came from, what was wrong and what it says."""
-    letter = asyncio.run(_show(stores_of(data_dir, stores, settings), letter_id))
+    letter = asyncio.run(_show(_stores(data_dir, stores, settings), letter_id))
     OUT.print(_letter_table(letter))
     OUT.print(_content(letter), markup=False, soft_wrap=True)
 
@@ -87,11 +88,22 @@ def retry_letters(
     """Send dead letters to their topic again; one that was sent before is left out."""
     if bool(letter_ids) == bool(topic):
         raise CommandError("Name either letters or a topic", hint="`recommend dlq retry ID …` or `--topic TOPIC`")
-    sent = asyncio.run(_retry(stores_of(data_dir, stores, settings), letter_ids or [], topic))
+    sent = asyncio.run(_retry(_stores(data_dir, stores, settings), letter_ids or [], topic))
     for letter in sent:
         OUT.print(f"{letter.letter_id} sent to {letter.topic}", markup=False)
     if not sent:
         OUT.print("Nothing to send: all of them were sent before")
+
+
+def _stores(data_dir: Path, kind: StoreKind, settings: Path | None) -> Stores:
+    """Give the stores to look through; a mistyped folder is not made, and said to hold no letters.
+
+    Raises:
+        CommandError: There is no such folder, and no settings file that says where the log is.
+    """
+    if settings is None and not data_dir.is_dir():
+        raise CommandError(f"There is no folder {data_dir.resolve()}", hint="`--data-dir` names the folder of a stack")
+    return stores_of(data_dir, kind, settings)
 
 
 def _topics(topic: str) -> tuple[str, ...]:

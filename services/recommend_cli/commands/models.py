@@ -1,24 +1,29 @@
 """`train`, `models`, `activate`, `rollback`: the models of the running stack."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from recommend_cli.clients.services import connected
 from recommend_cli.clients.training import HoldOut, Model, Trainer, Training
 from recommend_cli.commands.data import gateway_of
 from recommend_cli.console import OUT
+from recommend_cli.display import fitting_table
 from recommend_cli.errors import CommandError
 from recommend_cli.options import DataDir
 from recommend_cli.populating import train_model
 from recommend_cli.stack.folder import running_stack
 from recommend_cli.stack.stores import DEFAULT_DATA_DIR
+
+_JUDGED_BY: Final = "NDCG@10"  # the metric that decides whether a version may serve
 
 Version = Annotated[str, typer.Argument(help="The version's name, as `recommend models` shows it.")]
 
@@ -45,7 +50,7 @@ def models(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     if not listed:
         OUT.print("No model was trained yet: `recommend train`")
         return
-    OUT.print(models_table(listed))
+    OUT.print(models_listing(listed, OUT))
 
 
 def activate(
@@ -75,27 +80,35 @@ def hold_out_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def models_table(listed: list[Model]) -> Table:
-    """Describe versions."""
-    names = list(dict.fromkeys(name for model in listed for name in model.metrics))
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("version", no_wrap=True)
-    table.add_column("trained", no_wrap=True)
-    for heading in ("items", "users", "interactions", *names):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for model in listed:
-        trained = datetime.fromtimestamp(model.trained_at_ms / 1000, UTC).astimezone()
-        table.add_row(
-            model.version,
-            f"{trained:%Y-%m-%d %H:%M}",
-            f"{model.items:,}",
-            f"{model.users:,}",
-            f"{model.interactions:,}",
-            *(f"{model.metrics[name]:.4f}" if name in model.metrics else "" for name in names),
-            "[green]serves[/]" if model.active else model.refused_because,
-        )
-    return table
+def models_listing(listed: Sequence[Model], console: Console) -> RenderableType:
+    """Describe versions in a table as wide as the console, and below it why some were refused."""
+    names = sorted({name for model in listed for name in model.metrics}, key=lambda name: (name != _JUDGED_BY, name))
+    counts = ("items", "users", "interactions")
+    rows = [
+        {
+            "version": model.version,
+            "": "[green]serves[/]" if model.active else "",
+            "trained": f"{datetime.fromtimestamp(model.trained_at_ms / 1000, UTC).astimezone():%Y-%m-%d %H:%M}",
+            "items": f"{model.items:,}",
+            "users": f"{model.users:,}",
+            "interactions": f"{model.interactions:,}",
+            **{name: f"{value:.4f}" for name, value in model.metrics.items()},
+        }
+        for model in listed
+    ]
+    refused = [
+        Text(f"{model.version} was refused: {model.refused_because}")
+        for model in listed
+        if model.refused_because and not model.active
+    ]
+    table = fitting_table(
+        console,
+        rows,
+        left=("version", "", "trained"),
+        right=(*counts, *names),
+        spare=[*reversed([name for name in names if name != _JUDGED_BY]), *counts, "trained"],
+    )
+    return Group(table, *refused)
 
 
 async def _train(data_dir: Path, hold_out: HoldOut, seed: int, *, activate: bool) -> Training:

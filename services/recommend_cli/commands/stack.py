@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from recommend_cli.console import OUT
+from recommend_cli.display import fitting_table
 from recommend_cli.errors import CommandError
 from recommend_cli.options import DataDir, NoAuth, Port, SettingsFile, StoreChoice
-from recommend_cli.stack.folder import RunFolder, StackState
+from recommend_cli.stack.folder import RunFolder, StackState, how_to_start
 from recommend_cli.stack.health import is_ready
 from recommend_cli.stack.leftovers import process_of, stop_leftovers, supervisor_of
 from recommend_cli.stack.plan import DEFAULT_PORT
@@ -93,6 +95,8 @@ def _start_in_background(stores: Stores, data_dir: Path, *, port: int, no_auth: 
 def show_addresses(folder: RunFolder, state: StackState) -> None:
     """Print where the stack answers, and how to ask."""
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")  # a path that is cut leads nowhere
     for url in state.urls:
         table.add_row("Recommendations", f"[link]{url}/api/recommendations[/]")
     table.add_row("API pages", f"[link]{state.url}/api/docs[/]")
@@ -131,10 +135,10 @@ def status(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     folder = RunFolder(data_dir)
     state = folder.read_state() if folder.is_locked() else None
     if state is None:
-        OUT.print(f"No stack runs on {folder.data_dir}")
+        OUT.print(f"No stack runs on {escape(str(folder.data_dir))}; {how_to_start(data_dir)}", soft_wrap=True)
         raise typer.Exit(_NOT_RUNNING_EXIT)
     ready = asyncio.run(_ready(state))
-    OUT.print(_status_table(state, ready))
+    OUT.print(_status_table(state, ready, OUT))
     show_addresses(folder, state)
     if not all(ready.values()):
         raise typer.Exit(1)
@@ -146,29 +150,36 @@ async def _ready(state: StackState) -> dict[str, bool]:
     return dict(zip(services, answers, strict=True))
 
 
-def _status_table(state: StackState, ready: dict[str, bool]) -> Table:
+def _status_table(state: StackState, ready: dict[str, bool], console: Console) -> Table:
     """Describe the processes, the supervisor last."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("process", "state", "endpoint"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("pid", "memory", "CPU", "up for", "restarts"):
-        table.add_column(heading, justify="right", no_wrap=True)
     memory_bytes = 0
+    rows = []
     for name, service in state.services.items():
         usage = usage_of(process_of(service))
         memory_bytes += usage.memory_bytes
         shown = "[green]serves[/]" if ready[name] else "[red]does not serve[/]"
-        table.add_row(name, shown, service.endpoint, *_usage_cells(usage), str(service.restarts))
+        row = {"process": name, "state": shown, "endpoint": service.endpoint, "restarts": str(service.restarts)}
+        rows.append(row | _usage_cells(usage))
     usage = usage_of(supervisor_of(state), with_descendants=False)
     memory_bytes += usage.memory_bytes
-    table.add_row("supervisor", state.phase, "", *_usage_cells(usage))
-    table.add_row("all", "", "", "", _megabytes(memory_bytes), style="bold")
-    return table
+    rows.append({"process": "supervisor", "state": state.phase, **_usage_cells(usage)})
+    rows.append({"process": "[bold]all[/]", "memory": f"[bold]{_megabytes(memory_bytes)}[/]"})
+    return fitting_table(
+        console,
+        rows,
+        left=("process", "state", "endpoint"),
+        right=("pid", "memory", "CPU", "up for", "restarts"),
+        spare=("CPU", "up for", "pid"),
+    )
 
 
-def _usage_cells(usage: Usage) -> tuple[str, str, str, str]:
-    up_for = timedelta(seconds=round(usage.age_s))
-    return str(usage.pid or ""), _megabytes(usage.memory_bytes), f"{usage.cpu_s:.1f} s", str(up_for)
+def _usage_cells(usage: Usage) -> dict[str, str]:
+    return {
+        "pid": str(usage.pid or ""),
+        "memory": _megabytes(usage.memory_bytes),
+        "CPU": f"{usage.cpu_s:.1f} s",
+        "up for": str(timedelta(seconds=round(usage.age_s))),
+    }
 
 
 def _megabytes(count: int) -> str:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -189,10 +190,15 @@ def running_stack(data_dir: Path) -> StackState:
     folder = RunFolder(data_dir)
     state = folder.read_state() if folder.is_locked() else None
     if state is None:
-        raise CommandError(f"No stack runs on {folder.data_dir}", hint="start one: `recommend up`")
+        raise CommandError(f"No stack runs on {folder.data_dir}", hint=how_to_start(data_dir))
     if state.phase != "ready":
         raise CommandError(f"The stack on {folder.data_dir} is {state.phase}", hint="try again in a moment")
     return state
+
+
+def how_to_start(data_dir: Path) -> str:
+    """Give the hint for whoever asks a stack that does not run."""
+    return f"start one: `recommend up --data-dir {shlex.quote(str(data_dir))}`"
 
 
 def stores_of(

@@ -9,10 +9,10 @@ from recommend_cli import __main__ as main_module
 from recommend_cli.app import app
 from recommend_cli.clients.gateway import Recommendation, RecommendedList
 from recommend_cli.clients.training import Model
-from recommend_cli.commands.models import hold_out_table, models_table
-from recommend_cli.display import about, list_table, why
+from recommend_cli.commands.models import hold_out_table, models_listing
+from recommend_cli.display import about, fitting_table, list_table, why
 from recommend_cli.errors import CommandError
-from recommend_cli.stack.folder import RunFolder, StackState
+from recommend_cli.stack.folder import RunFolder, ServiceState, StackState
 from recommend_cli.stack.leftovers import created_at
 
 _COMMANDS = (
@@ -41,8 +41,8 @@ _COMMANDS = (
 )
 
 
-def _text(renderable: object) -> str:
-    console = Console(width=160, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115 - closed with it
+def _text(renderable: object, width: int = 160) -> str:
+    console = Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115 - closed with it
     with console.file:
         console.print(renderable)
     return console.export_text()
@@ -59,12 +59,14 @@ def test_without_a_stack_commands_say_how_to_start_one(tmp_path: Path) -> None:
     for command in (["models"], ["rollback"], ["train"], ["rebuild", "graph"], ["for-user", "1"], ["similar", "1"]):
         result = CliRunner().invoke(app, [*command, "--data-dir", str(tmp_path / "none")])
         assert isinstance(result.exception, CommandError), command
-        assert "recommend up" in result.exception.hint
+        assert f"recommend up --data-dir {tmp_path / 'none'}" in result.exception.hint
 
 
 def test_status_and_down_of_nothing(tmp_path: Path) -> None:
     data_dir = ["--data-dir", str(tmp_path)]
-    assert CliRunner().invoke(app, ["status", *data_dir]).exit_code == 3
+    result = CliRunner().invoke(app, ["status", *data_dir])
+    assert result.exit_code == 3
+    assert f"recommend up --data-dir {tmp_path}" in result.output
     result = CliRunner().invoke(app, ["down", *data_dir])
     assert result.exit_code == 0
     assert "No stack runs" in result.output
@@ -133,12 +135,48 @@ def test_items_are_described_by_what_they_have() -> None:
     assert about({}) == ""
 
 
-def test_models_and_their_figures_are_listed() -> None:
-    serving = Model("v2", 1_700_000_000_000, True, 10, 20, 30, {"NDCG@10": 0.25}, "")
-    refused = Model("v1", 1_600_000_000_000, False, 10, 20, 30, {}, "worse than popularity")
-    text = _text(models_table([serving, refused]))
-    assert "serves" in text
+@pytest.mark.parametrize("width", [80, 120])
+def test_models_and_their_figures_are_listed(width: int) -> None:
+    metrics = {"HR@10": 0.5, "MAP@10": 0.125, "NDCG@10": 0.25, "Recall@10": 0.5}
+    serving = Model("20261123T164831-b5a05c42", 1_700_000_000_000, True, 300, 120, 1_800, metrics, "")
+    reason = "its NDCG@10 of 0.0100 is worse than the 0.0307 of popularity on the same users"
+    refused = Model("20261123T164756-02b25e5c", 1_600_000_000_000, False, 300, 120, 1_800, {}, reason)
+    console = Console(width=width)
+    text = _text(models_listing([serving, refused], console), width)
+    assert "…" not in text
+    assert "20261123T164831-b5a05c42  serves  2023-11-1" in text
     assert "0.2500" in text
-    assert "worse than popularity" in text
+    assert ("0.5000" in text) == (width == 120)
+    assert f"20261123T164756-02b25e5c was refused: {reason}" in " ".join(text.split())
+
+
+def test_a_hold_out_is_described() -> None:
     report = {"metrics": {"blend": {"NDCG@10": 0.25, "HR@10": 0.5}, "popularity": {"NDCG@10": 0.1}}}
     assert "0.1000" in _text(hold_out_table(report))
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_table_leaves_out_what_has_no_room(width: int) -> None:
+    console = Console(width=width)
+    row = {"name": "n" * 20, "long": "l" * 40, "longer": "r" * 40, "count": "7"}
+    table = fitting_table(console, [row], left=("name", "long"), right=("longer", "count"), spare=("longer", "long"))
+    text = _text(table, width)
+    assert "…" not in text
+    assert ("llll" in text, "rrrr" in text, "7" in text) == (width >= 80, width >= 120, True)
+
+
+def test_status_is_whole_in_80_columns(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    own = ServiceState("hot_path_api", os.getpid(), created_at(os.getpid()), "127.0.0.1:1", "http", 1, restarts=12345)
+    with folder.locked():
+        folder.write_state(
+            StackState(
+                os.getpid(), created_at(os.getpid()), "ready", ("http://127.0.0.1:1",), auth=True,
+                services={"hot_path_api-2": own},
+            )
+        )  # fmt: skip
+        result = CliRunner().invoke(app, ["status", "--data-dir", str(tmp_path)], env={"COLUMNS": "80"})
+    assert result.exit_code == 1
+    assert "does not serve" in result.output
+    assert "12345" in result.output
+    assert "…" not in result.output

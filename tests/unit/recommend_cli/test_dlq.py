@@ -89,6 +89,14 @@ def test_of_a_log_that_nobody_used_there_is_nothing_to_list(tmp_path: Path) -> N
     assert "No dead letters" in _run("list", data_dir=tmp_path).output
 
 
+def test_a_folder_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
+    for command in (["list"], ["show", "user.interactions.dlq/0/0"], ["retry", "user.interactions.dlq/0/0"]):
+        result = _run(*command, data_dir=tmp_path / "none")
+        assert isinstance(result.exception, CommandError)
+        assert "There is no folder" in result.exception.message
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -45,8 +45,8 @@ def test_csv_columns_become_attributes_of_their_kind(tmp_path: Path) -> None:
         tmp_path,
         "items.csv",
         "\ufeffitem_id,title,year,genres,classic,code,hidden\n"
-        "1,1984,1984,Drama|Sci-Fi,true,7,false\n"
-        '2,"Two, and\nmore",,Drama,false,A7,\n',
+        "1,1984,1984,Drama|Sci-Fi,true,7,False\n"
+        '2,"Two, and\nmore",,Drama,False,A7,\n',
     )
     first, second = (line.record for line in read_items(path, item_type="film") if isinstance(line, Line))
     assert first == {
@@ -115,3 +115,107 @@ def test_files_that_cannot_be_read_at_all(tmp_path: Path, name: str, content: st
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="No such file"):
         list(read_items(tmp_path / "gone.csv", item_type="film"))
+
+
+def _items(folder: Path, rows: list[str], *, told: list[str] | None = None) -> dict[int, Any]:
+    path = _file(folder, "items.csv", "\n".join(rows) + "\n")
+    notes = list[str]() if told is None else told
+    return _records(list(read_items(path, item_type="film", tell=notes.append)))
+
+
+def test_a_cell_may_be_long_and_one_that_is_far_too_long_costs_no_other_line(tmp_path: Path) -> None:
+    records = _items(tmp_path, ["item_id,title", "1," + "x" * 200_000, "2," + "x" * (17 << 20), "3,a"])
+    assert len(records[2]["title"]) == 200_000
+    assert records[3].startswith("not CSV: field larger")
+    assert records[4]["item_id"] == "3"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ['1,"a,1', "2,b,2", "3,c,3"],  # open to the end
+        ['1,"a,1', "2,b,2", '3,"c, d",3'],  # open to the next quote
+        ['1,"a,1', "2,b,2", '3,"c",3'],  # and with as many cells as there should be
+        ['1,"a,1', "2,b,2", '3,"c\nd",3'],  # before a row that may span lines
+        ['1,"a,1', "2,b,2", *(f"{at},{'x' * 1_000},1" for at in range(3, 2_000))],  # so far that nobody means it
+    ],
+)
+def test_an_open_quote_costs_its_own_line_only(tmp_path: Path, rows: list[str]) -> None:
+    records = _items(tmp_path, ["item_id,title,year", "0,z,0", *rows])
+    assert "quote" in records[3]
+    assert [record["item_id"] for number, record in records.items() if number != 3] == ["0", *(
+        row.partition(",")[0] for row in rows[1:]
+    )]  # fmt: skip
+
+
+def test_a_bad_row_of_several_lines_says_where_it_ends(tmp_path: Path) -> None:
+    records = _items(tmp_path, ["item_id,title,hidden", '1,"a', 'b",perhaps', "2,c,"])
+    assert records[2] == "hidden is neither true nor false: 'perhaps' (the row ends on line 3)"
+    assert records[4]["item_id"] == "2"
+
+
+@pytest.mark.parametrize("odd", ["abc", "nan", "9007199254740993"])
+def test_an_odd_cell_among_numbers_is_a_bad_line(tmp_path: Path, odd: str) -> None:
+    told = list[str]()
+    records = _items(
+        tmp_path, ["item_id,year", *(f"{at},{odd if at == 5 else 1990 + at}" for at in range(12))], told=told
+    )
+    assert records.pop(7) == (
+        "year: whole numbers are kept exactly only up to 2^53, and this is 9007199254740993"
+        if odd.startswith("9")
+        else f"year is no number: {odd!r}"
+    )
+    assert {type(record["attributes"]["year"]) for record in records.values()} == {float}
+    assert not told
+
+
+def test_an_odd_cell_among_flags_is_a_bad_line(tmp_path: Path) -> None:
+    records = _items(tmp_path, ["item_id,new", *(f"{at},{'maybe' if at == 5 else 'True'}" for at in range(12))])
+    assert records.pop(7) == "new is neither true nor false: 'maybe'"
+    assert all(record["attributes"]["new"] is True for record in records.values())
+
+
+@pytest.mark.parametrize(
+    ("cells", "note"),
+    [
+        (["A7" if at % 5 == 0 else str(at) for at in range(20)], "most of its cells are numbers, 'A7' on line 2 is"),
+        (["1990", "abc", "1999"], "most of its cells are numbers, 'abc' on line 3 is not"),
+        (["9007199254740993", "9007199254740995"], "beyond 2^53"),
+        ([*["7"] * 20, "7|8"], "most of its cells are numbers, '7|8' on line 22 is not"),
+        (["A7", "B8", "9"], ""),
+    ],
+)
+def test_a_column_of_mixed_cells_is_kept_as_it_is_written_and_told(
+    tmp_path: Path, cells: list[str], note: str
+) -> None:  # fmt: skip
+    told = list[str]()
+    rows = [f"{at},{cell}" for at, cell in enumerate(cells)]
+    records = _items(tmp_path, ["item_id,ref", *rows], told=told)
+    kept = [record["attributes"]["ref"] for record in records.values()]
+    assert kept == ([cell.split("|") for cell in cells] if "7|8" in cells else cells)
+    assert len(told) == bool(note)
+    assert note in "".join(told)
+
+
+def test_whole_numbers_are_read_up_to_2_to_53(tmp_path: Path) -> None:
+    records = _items(tmp_path, ["item_id,n", "1,9007199254740992", "2,-9007199254740993", "3,1e300", "4,1"])
+    assert records[2]["attributes"]["n"] == 2.0**53
+    assert "2^53" in records[3]
+    assert records[4]["attributes"]["n"] == 1e300
+
+
+def test_json_as_other_programs_write_it(tmp_path: Path) -> None:
+    deep = b'{"item_id": "3", "attributes": {"a": ' + b"[" * 300 + b"]" * 300 + b"}}"
+    path = _file(tmp_path, "UP.JSONL", b'\xef\xbb\xbf{"item_id": "1", "item_type": null}\n' + deep + b"\n")
+    records = _records(list(read_items(path, item_type="film")))
+    assert records == {1: {"item_id": "1", "item_type": "film"}, 2: "nested too deeply"}
+
+
+def test_an_event_id_of_null_is_none(tmp_path: Path) -> None:
+    def read(name: str, content: str) -> dict[int, Any]:
+        path = _file(tmp_path, name, content)
+        return _records(list(read_interactions(path, item_type="film", interaction_type="view")))
+
+    absent = read("a.jsonl", '{"user_id": "anna", "item_id": "1"}\n')
+    assert read("b.jsonl", '{"user_id": "anna", "item_id": "1", "event_id": null, "item_type": null}\n') == absent
+    assert absent[1]["event_id"]

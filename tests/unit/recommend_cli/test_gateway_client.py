@@ -82,19 +82,32 @@ async def test_a_bulk_names_what_was_refused() -> None:
 
 
 async def test_a_bulk_that_was_refused_altogether_names_each_record() -> None:
-    errors = [
-        {"field": "[0].item_id", "code": "x", "message": "missing"},
-        {"field": "[1]", "code": "x", "message": "no"},
-    ]
+    def answer(request: httpx.Request) -> httpx.Response:
+        items = orjson.loads(request.content)["items"]
+        errors = [{"field": f"[{at}].x", "code": "x", "message": f"no {item['x']}"} for at, item in enumerate(items)]
+        return httpx.Response(422, json={"detail": "bad", "errors": errors[:2]})  # a problem names the first few only
 
-    async with _gateway(lambda _: httpx.Response(422, json={"detail": "bad", "errors": errors})) as gateway:
-        written = await gateway.put_items([{}, {}, {}])
-    assert written.new == 0
-    assert [refused.reason for refused in written.refused] == [
-        "item_id: missing",
-        "no",
-        "refused, as its whole batch was",
-    ]
+    async with _gateway(answer) as gateway:
+        written = await gateway.put_items([{"x": at} for at in range(5)])
+    assert written == Written(refused=[Refused(at, f"x: no {at}") for at in range(5)])
+
+
+async def test_a_bulk_that_is_too_large_is_halved_down_to_the_record_that_is() -> None:
+    bulks = list[list[int]]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sizes = [item["size"] for item in orjson.loads(request.content)["items"]]
+        if sum(sizes) > 10:
+            return httpx.Response(413, text="<html>too large</html>")
+        bulks.append(sizes)
+        return httpx.Response(201, json={"accepted": len(sizes), "applied": len(sizes), "errors": []})
+
+    async with _gateway(answer) as gateway:
+        written = await gateway.put_items([{"size": size} for size in (4, 4, 1, 99, 5)])
+    assert sorted(bulks) == [[1], [4, 4], [5]]
+    assert written.new == 4
+    assert [refused.index for refused in written.refused] == [3]
+    assert "413" in written.refused[0].reason
 
 
 async def test_a_problem_with_the_bulk_itself_is_an_error() -> None:
@@ -137,3 +150,4 @@ async def test_a_history_is_read_to_its_end() -> None:
 
     async with _gateway(answer) as gateway:
         assert [each.item_id async for each in gateway.history("u")] == ["1", "2"]
+        assert [each.item_id for each in await gateway.latest("u", 1)] == ["1"]

@@ -2,12 +2,13 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 
+import orjson
 import pytest
 
 from recommend_cli.clients.gateway import Refused, Written
 from recommend_cli.datasets.files import BadLine, Line, Record
 from recommend_cli.errors import CommandError
-from recommend_cli.loading import BATCH, send_all
+from recommend_cli.loading import BATCH, BATCH_BYTES, send_all
 
 
 async def test_each_users_records_arrive_in_order() -> None:
@@ -54,3 +55,20 @@ async def test_nothing_is_nothing() -> None:
         pytest.fail("there is nothing to send")
 
     assert (await send_all([], send, stream_key="user_id")).loaded == 0
+
+
+async def test_batches_are_bounded_by_bytes_and_a_record_too_long_is_named() -> None:
+    sent = list[int]()
+
+    async def send(records: Sequence[Record]) -> Written:
+        sent.append(len(orjson.dumps(records)))
+        return Written(new=len(records))
+
+    texts = ["x" * 80_000] * 300
+    texts[150] *= 100
+    lines = [Line(at, {"item_id": str(at), "description": text}) for at, text in enumerate(texts, start=1)]
+    outcome = await send_all(lines, send, stream_key="item_id")
+    assert outcome.new == 299
+    assert max(sent) < 1.1 * BATCH_BYTES
+    assert [*outcome.bad] == [151]
+    assert "8,000,0" in outcome.bad[151]
