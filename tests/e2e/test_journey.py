@@ -28,7 +28,7 @@ def trained(catalogue: Stack) -> Stack:
 def test_before_anything_is_known_a_list_is_empty_and_no_error(stack: Stack) -> None:
     answer = stack.client.get("/api/recommendations")
     assert answer.status_code == 200
-    assert answer.headers["cache-control"] == "public, max-age=300"
+    assert answer.headers["cache-control"] == "no-store"
 
 
 def test_an_item_is_read_back_at_once_and_found_by_its_text(catalogue: Stack) -> None:
