@@ -41,6 +41,9 @@ class ProfileStoreSettings(ServiceSettings):
     """How many days it is known that an event was taken in; 0: for ever. A replay counts nothing twice even later."""
     cql_episodes_ttl_days: int = Field(default=0, ge=0, le=7_000)
     """How many days after its time an episode or a reward of an agent is kept; 0: for ever."""
+    heartbeats_topic: str = ""
+    """In a region that mirrors another one: the topic, as the log itself calls it, of the heartbeats that come with the
+    events; `replication_lag_seconds` tells how old the newest is. Empty where nothing is mirrored."""
     consumer_member: str = ""
     """This replica's name in the consumer group, the same after a restart; empty: the host's name. On SQLite there is
     one replica, and its name is always the same."""

@@ -9,6 +9,7 @@ from recommendation.events.v1 import events_pb2
 from servicekit import metrics
 from servicekit.arrays import unpack_floats, unpack_keys
 from servicekit.errors import InvalidArgumentError, UnavailableError
+from servicekit.eventlog.ages import RecordAges
 from servicekit.eventlog.decode import decode
 from servicekit.eventlog.port import EventLog, Offsets, Record, TopicPartition
 from servicekit.eventlog.topics import CONTENT_CHANGED, CONTENT_EMBEDDED, MODEL_PUBLISHED
@@ -86,6 +87,7 @@ class LogFollower:
         topics = (*ITEM_TOPICS, MODEL_PUBLISHED)
         end = await self._log.end_offsets(ITEM_TOPICS)
         consumer = self._log.consumer(topics, group=None, start=self._published)
+        ages = RecordAges()
         if not any(end.values()):
             self.caught_up.set()
         try:
@@ -99,6 +101,8 @@ class LogFollower:
                     continue
                 for record in records:
                     self._take(record)
+                if self.caught_up.is_set():  # what is read again at a start is old, and says nothing of a lag
+                    ages.tell(records)
                 self.applied = consumer.position()
                 if not self.caught_up.is_set() and _reached(self.applied, end):
                     self.caught_up.set()

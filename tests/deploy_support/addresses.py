@@ -36,7 +36,7 @@ def unknown_addresses(build: Build) -> list[str]:
     for each in build.all("ConfigMap"):
         if each["metadata"]["name"] not in mounted:
             found += _in_text(build, None, named(each), "\n".join(texts(each["data"])))
-    for each in build.all("PrometheusRule", "Ingress", "ExternalMetric", "PodMonitor"):
+    for each in build.all("PrometheusRule", "Ingress", "PodMonitor"):
         found += _in_text(build, None, named(each), "\n".join(texts(each["spec"])))
     return [f"{build.name}: {problem}" for problem in found]
 

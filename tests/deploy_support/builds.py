@@ -22,6 +22,11 @@ EXAMPLES: Final = "base, stores and example secrets"
 WHOLE: Final = (*OVERLAYS, EXAMPLES)
 """What lacks nothing, so that every reference in it must resolve."""
 PARTS: Final = ("base", "stores")
+CLUSTER: Final = "cluster"
+"""What a cluster has once, outside our namespace."""
+ROLLOUTS: Final = tuple(f"rollouts/{name}" for name in ("production", *REGIONS))
+"""The overlays as they are applied by hand."""
+AGENT: Final = "examples/agent"
 _PINNED_TOOL: Final = ROOT / ".cache" / "tools" / "kustomize"
 
 Manifest = dict[str, Any]
@@ -74,6 +79,11 @@ def build(name: str) -> Build:
         return _build_examples()
     folder = K8S / "overlays" / name if name in OVERLAYS else K8S / name
     return Build(name, _run(folder))
+
+
+def with_an_agent(name: str) -> Build:
+    """Give an overlay with the example of an agent beside it."""
+    return Build(f"{name} with an agent", (*build(name).objects, *build(AGENT).objects))
 
 
 def _build_examples() -> Build:

@@ -1,7 +1,7 @@
-"""Reads the declarations of deploy/edge, and does with an answer's headers what the CDN would do."""
+"""Reads the declarations of deploy/edge, and does with them what the CDN and CloudFormation would do."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,10 +22,12 @@ class _Loader(yaml.SafeLoader):
 
 
 def _function(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
-    name = suffix if suffix == "Ref" else f"Fn::{suffix}"
+    name = suffix if suffix in {"Ref", "Condition"} else f"Fn::{suffix}"
     if isinstance(node, yaml.ScalarNode):
         return {name: loader.construct_scalar(node)}
-    raise yaml.YAMLError(f"!{suffix} has more than a word")
+    if isinstance(node, yaml.SequenceNode):
+        return {name: loader.construct_sequence(node, deep=True)}
+    raise yaml.YAMLError(f"!{suffix} of a mapping")
 
 
 _Loader.add_multi_constructor("!", _function)
@@ -35,6 +37,58 @@ def template(name: str) -> dict[str, Any]:
     """Read a template of deploy/edge."""
     document: dict[str, Any] = yaml.load(Path(EDGE / name).read_text(), Loader=_Loader)  # noqa: S506 - a safe loader
     return document
+
+
+_NOTHING: Final = object()
+
+
+def resources_in(document: Mapping[str, Any], told: Mapping[str, str]) -> dict[str, Any]:
+    """Give the resources that a stack of a template has.
+
+    Args:
+        document: The template.
+        told: Its parameters, and what stands for a region, `AWS::Region` and the like.
+    """
+    stack = _Stack(document, told)
+    return {
+        name: stack.made(each)
+        for name, each in document["Resources"].items()
+        if "Condition" not in each or stack.holds({"Condition": each["Condition"]})
+    }
+
+
+class _Stack:
+    """Evaluates what CloudFormation would, as much of it as deploy/edge uses."""
+
+    def __init__(self, document: Mapping[str, Any], told: Mapping[str, str]) -> None:
+        defaults = {name: each["Default"] for name, each in document["Parameters"].items() if "Default" in each}
+        self._values = {"AWS::Partition": "aws", **defaults, **told}
+        self._conditions = document.get("Conditions", {})
+        self._conditional: Final[Mapping[str, Callable[[Any], bool]]] = {
+            "Condition": lambda name: self.holds(self._conditions[name]),
+            "Fn::Equals": lambda pair: bool(self.made(pair[0]) == self.made(pair[1])),
+            "Fn::Not": lambda of: not self.holds(of[0]),
+            "Fn::And": lambda of: all(map(self.holds, of)),
+        }
+        self._functions: Final[Mapping[str, Callable[[Any], Any]]] = {
+            "Ref": lambda name: _NOTHING if name == "AWS::NoValue" else self._values.get(name, name),
+            "Fn::Sub": lambda text: re.sub(r"\$\{([A-Za-z0-9:]+)\}", lambda use: self._values[use.group(1)], text),
+            "Fn::GetAtt": str,
+            "Fn::If": lambda of: self.made(of[1] if self.holds({"Condition": of[0]}) else of[2]),
+        }
+
+    def holds(self, condition: Mapping[str, Any]) -> bool:
+        ((function, of),) = condition.items()
+        return self._conditional[function](of)
+
+    def made(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            if len(value) == 1 and (function := next(iter(value))) in self._functions:
+                return self._functions[function](value[function])
+            return {key: each for key, it in value.items() if (each := self.made(it)) is not _NOTHING}
+        if isinstance(value, list):
+            return [each for each in map(self.made, value) if each is not _NOTHING]
+        return value
 
 
 @dataclass(frozen=True)

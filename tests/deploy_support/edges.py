@@ -57,6 +57,9 @@ def asked_for(build: Build) -> set[Edge]:
     names = {pod.name for pod in pods_of(build)}
     edges.add(Edge(ANYBODY, "hot-path-api", 8080))
     edges.add(Edge(THE_AGENTS, "profile-store", 8888))
+    edges |= {Edge(pod.name, "profile-store", 8888) for pod in pods_of(build) if pod.matches(AGENTS)}
+    if "cloudwatch-exporter" in names:
+        edges.add(Edge("cloudwatch-exporter", THE_WORLD, 443))
     if "neo4j-read-replicas" in names:  # the API server of Kubernetes, which no selector means
         edges |= {Edge("neo4j-read-replicas", ANYBODY, port) for port in (443, 6443)}
     return edges
@@ -92,9 +95,8 @@ def _names(peer: Any, pods: list[Pod]) -> list[str]:
         return [str(block["cidr"])]
     if "namespaceSelector" in peer:
         return [str(peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"])]
-    if peer["podSelector"].get("matchLabels") == AGENTS:
-        return [THE_AGENTS]
-    return [pod.name for pod in pods if pod.matches(peer["podSelector"])]
+    agents = [THE_AGENTS] if peer["podSelector"].get("matchLabels") == AGENTS else []
+    return agents + [pod.name for pod in pods if pod.matches(peer["podSelector"])]
 
 
 def _of_settings(build: Build) -> Iterator[Edge]:

@@ -1,13 +1,13 @@
 """Every metric in a rule, an autoscaler or an adapter is exported by somebody, with the labels that are asked for."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import yaml
 
-from deploy_support.builds import Build, named
+from deploy_support.builds import CLUSTER, Build, build, named
 from servicekit import metrics
 
 OF_STORES: Final = {
@@ -22,6 +22,9 @@ OF_PROMETHEUS: Final = {
     "up": "the server: whether a target could be scraped",
 }
 """What Prometheus itself makes, and which part of it."""
+
+_OF_CLOUDWATCH: Final = {"account_id", "dimension_LoadBalancer", "name", "region"}
+"""The labels that the exporter of CloudWatch gives a balancer's metrics."""
 
 _TARGET_LABELS: Final = {"namespace", "pod", "container", "job", "instance"}
 _KEYWORDS: Final = {
@@ -58,21 +61,35 @@ def exported() -> dict[str, set[str]]:
     return found
 
 
-def recorded(build: Build) -> set[str]:
+def recorded(whole: Build) -> set[str]:
     """Give the names that rules make."""
-    return {rule["record"] for rule in _rules(build) if "record" in rule}
+    return {rule["record"] for rule in _rules(whole) if "record" in rule}
 
 
-def unknown_metrics(build: Build) -> list[str]:
+def from_cloudwatch(whole: Build) -> dict[str, set[str]]:
+    """Give the samples that the exporter of CloudWatch makes of its questions, as it spells them."""
+    if "cloudwatch-exporter" not in whole.names("Deployment"):
+        return {}
+    questions = yaml.safe_load(whole.get("ConfigMap", "cloudwatch-exporter")["data"]["config.yaml"])
+    found: dict[str, set[str]] = {}
+    for job in questions["discovery"]["jobs"]:
+        about = job["type"].removeprefix("AWS/").lower()
+        for metric in job["metrics"]:
+            name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", metric["name"]).lower()
+            found |= {f"aws_{about}_{name}_{each.lower()}": _OF_CLOUDWATCH for each in job["statistics"]}
+    return found
+
+
+def unknown_metrics(whole: Build) -> list[str]:
     """Tell of each name and each label that nobody exports."""
-    problems = [problem for rule in _rules(build) for problem in unknown_in(rule["expr"], recorded=recorded(build))]
-    adapted, external = _adapted(build)
-    for series in (
-        rule["seriesQuery"] for kind in ("rules", "externalRules") for rule in _adapter(build).get(kind, [])
-    ):
-        problems += unknown_in(series, recorded=recorded(build))
-    external |= {each["spec"]["name"] for each in build.all("ExternalMetric")}
-    for scaler in build.all("HorizontalPodAutoscaler"):
+    others = from_cloudwatch(whole)
+    problems = [problem for rule in _rules(whole) for problem in unknown_in(rule["expr"], recorded=recorded(whole))]
+    adapted, external = _adapted()
+    scalers = whole.all("HorizontalPodAutoscaler")
+    for rule in (rule for kind in ("rules", "externalRules") for rule in adapter()[kind] if scalers):
+        for expression in (rule["seriesQuery"], _asked(rule)):
+            problems += unknown_in(expression, recorded=recorded(whole), others=others)
+    for scaler in scalers:
         for metric in scaler["spec"]["metrics"]:
             if metric["type"] == "Pods" and metric["pods"]["metric"]["name"] not in adapted:
                 problems.append(f"{named(scaler)}: no adapter makes {metric['pods']['metric']['name']}")
@@ -83,31 +100,46 @@ def unknown_metrics(build: Build) -> list[str]:
                 labels = set(wanted.get("selector", {}).get("matchLabels", {}))
                 if labels and labels - _TARGET_LABELS - exported().get(wanted["name"], set()):
                     problems.append(f"{named(scaler)}: {wanted['name']} has no labels {sorted(labels)}")
-    return [f"{build.name}: {problem}" for problem in problems]
+    return [f"{whole.name}: {problem}" for problem in problems]
 
 
-def _rules(build: Build) -> Iterator[dict[str, Any]]:
-    for each in build.all("PrometheusRule"):
+def adapter() -> dict[str, Any]:
+    """Read what the cluster's prometheus-adapter is told."""
+    document: dict[str, Any] = yaml.safe_load(
+        build(CLUSTER).get("ConfigMap", "prometheus-adapter-rules")["data"]["config.yaml"]
+    )
+    return document
+
+
+def _asked(rule: Mapping[str, Any]) -> str:
+    """Give what the adapter asks Prometheus by a rule."""
+    series = rule["seriesQuery"].partition("{")[0]
+    query = str(rule["metricsQuery"]).replace("<<.Series>>", series)
+    return query.replace("<<.LabelMatchers>>", 'namespace="recommendation"').replace("<<.GroupBy>>", "pod")
+
+
+def _rules(whole: Build) -> Iterator[dict[str, Any]]:
+    for each in whole.all("PrometheusRule"):
         for group in each["spec"]["groups"]:
             yield from group["rules"]
 
 
-def _adapter(build: Build) -> dict[str, Any]:
-    if "prometheus-adapter-rules" not in build.names("ConfigMap"):
-        return {}
-    document: dict[str, Any] = yaml.safe_load(build.get("ConfigMap", "prometheus-adapter-rules")["data"]["config.yaml"])
-    return document
-
-
-def _adapted(build: Build) -> tuple[set[str], set[str]]:
-    rules = _adapter(build)
-    pods, external = ({each["name"]["as"] for each in rules.get(kind, [])} for kind in ("rules", "externalRules"))
+def _adapted() -> tuple[set[str], set[str]]:
+    pods, external = ({each["name"]["as"] for each in adapter()[kind]} for kind in ("rules", "externalRules"))
     return pods, external
 
 
-def unknown_in(expression: str, *, recorded: AbstractSet[str] = frozenset()) -> Iterator[str]:
-    """Tell of each name and each label in an expression that nobody exports; `recorded` are made by rules."""
-    known = exported()
+def unknown_in(
+    expression: str, *, recorded: AbstractSet[str] = frozenset(), others: Mapping[str, AbstractSet[str]] | None = None
+) -> Iterator[str]:
+    """Tell of each name and each label in an expression that nobody exports.
+
+    Args:
+        expression: A query.
+        recorded: Names that rules make.
+        others: The labels of samples that are exported beside ours.
+    """
+    known = {**exported(), **(others or {})}
     made = set(_REPLACED.findall(expression))
     bare = re.sub(r"\"[^\"]*\"", '""', expression)
     names = set(_names(bare))
@@ -116,10 +148,10 @@ def unknown_in(expression: str, *, recorded: AbstractSet[str] = frozenset()) -> 
     for name, selector in _SELECTOR.findall(bare):
         labels = set(_LABEL.findall(selector))
         if name in known:
-            yield from (f"{name} has no label {label}" for label in labels - known[name] - _TARGET_LABELS)
+            yield from (f"{name} has no label {label}" for label in labels - set(known[name]) - _TARGET_LABELS)
     for grouping in _GROUPING.findall(bare):
         labels = {each.strip() for each in grouping.split(",") if each.strip()}
-        everywhere = set().union(*(known.get(name, set()) for name in names))
+        everywhere = set[str]().union(*(known.get(name, set()) for name in names))
         missing = labels - everywhere - _TARGET_LABELS - made
         yield from (f"{sorted(names)} have no label {label}" for label in missing)
 

@@ -10,6 +10,34 @@ from deploy_support.pods import Pod, pods_of
 _KUBERNETES_OWN_CLASSES: Final = {"system-cluster-critical", "system-node-critical"}
 AGENTS: Final = {"recommendation/agent": "true"}
 """The label of pods that are not ours: agents that keep their policies in PolicyStore."""
+SOLVERS: Final = {"acme.cert-manager.io/http01-solver": "true"}
+"""The label of pods that cert-manager starts, to show that a name is ours."""
+_NOT_OURS: Final = (AGENTS, SOLVERS)
+
+DOORS: Final[Mapping[str, set[str]]] = {
+    "nginx": {
+        "cert-manager.io/cluster-issuer",
+        "nginx.ingress.kubernetes.io/force-ssl-redirect",
+        "nginx.ingress.kubernetes.io/proxy-body-size",
+        "nginx.ingress.kubernetes.io/proxy-read-timeout",
+    },
+    "alb": {
+        "alb.ingress.kubernetes.io/certificate-arn",
+        "alb.ingress.kubernetes.io/healthcheck-interval-seconds",
+        "alb.ingress.kubernetes.io/healthcheck-path",
+        "alb.ingress.kubernetes.io/healthcheck-timeout-seconds",
+        "alb.ingress.kubernetes.io/listen-ports",
+        "alb.ingress.kubernetes.io/load-balancer-name",
+        "alb.ingress.kubernetes.io/scheme",
+        "alb.ingress.kubernetes.io/ssl-policy",
+        "alb.ingress.kubernetes.io/tags",
+        "alb.ingress.kubernetes.io/target-group-attributes",
+        "alb.ingress.kubernetes.io/target-type",
+        "external-dns.alpha.kubernetes.io/controller",
+    },
+}
+"""The classes of Ingress, and of the annotations that their controllers document those that are used here: a controller
+passes over what it does not know without a word."""
 
 
 def unresolved(build: Build) -> list[str]:
@@ -105,7 +133,11 @@ def _selectors(build: Build) -> Iterator[str]:
         peers = [peer for rule in rules for peer in (*rule.get("from", []), *rule.get("to", []))]
         inside = [peer["podSelector"] for peer in peers if "podSelector" in peer and "namespaceSelector" not in peer]
         for selector in (each["spec"]["podSelector"], *inside):
-            if selector and selector.get("matchLabels") != AGENTS and not any(pod.matches(selector) for pod in pods):
+            if (
+                selector
+                and selector.get("matchLabels") not in _NOT_OURS
+                and not any(pod.matches(selector) for pod in pods)
+            ):
                 yield f"{named(each)} selects nothing by {selector}"
 
 
@@ -158,6 +190,9 @@ def _rights(build: Build) -> Iterator[str]:
 def _doors(build: Build) -> Iterator[str]:
     services = {each["metadata"]["name"]: each for each in build.all("Service")}
     for each in build.all("Ingress"):
+        known = DOORS.get(each["spec"]["ingressClassName"], set())
+        for annotation in each["metadata"]["annotations"].keys() - known:
+            yield f"{named(each)}: {annotation} means nothing to {each['spec']['ingressClassName']}"
         for rule in each["spec"]["rules"]:
             for path in rule["http"]["paths"]:
                 backend = path["backend"]["service"]

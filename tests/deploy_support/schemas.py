@@ -54,6 +54,24 @@ OPERATORS: Final[dict[tuple[str, str], dict[str, Any]]] = {
             ]
         }
     ),
+    ("cert-manager.io/v1", "ClusterIssuer"): _spec(
+        _object(
+            ("acme",),
+            acme=_object(
+                ("server", "email", "privateKeySecretRef", "solvers"),
+                server={"type": "string", "pattern": "^https://"},
+                email=_TEXT,
+                privateKeySecretRef=_object(("name",), name=_TEXT),
+                solvers={
+                    "type": "array",
+                    "items": _object(
+                        ("http01",),
+                        http01=_object(("ingress",), ingress=_object(("ingressClassName",), ingressClassName=_TEXT)),
+                    ),
+                },
+            ),
+        )
+    ),
     ("cert-manager.io/v1", "Certificate"): _spec(
         _object(
             ("secretName", "issuerRef"),
@@ -116,41 +134,17 @@ OPERATORS: Final[dict[tuple[str, str], dict[str, Any]]] = {
             },
         )
     ),
-    ("metrics.aws/v1alpha1", "ExternalMetric"): _spec(
-        _object(
-            ("name", "queries"),
-            name=_TEXT,
-            queries={
-                "type": "array",
-                "items": _object(
-                    ("id",),
-                    id=_TEXT,
-                    returnData={"type": "boolean"},
-                    metricStat=_object(
-                        ("metric", "period", "stat"),
-                        metric=_object(
-                            ("namespace", "metricName"),
-                            namespace=_TEXT,
-                            metricName=_TEXT,
-                            dimensions={"type": "array", "items": _object(("name", "value"), name=_TEXT, value=_TEXT)},
-                        ),
-                        period={"type": "integer", "multipleOf": 60},
-                        stat={"enum": ["Average", "Maximum", "Minimum", "SampleCount", "Sum"]},
-                        unit=_TEXT,
-                    ),
-                ),
-            },
-        )
-    ),
     ("argoproj.io/v1alpha1", "Application"): _spec(
         _object(
             ("project", "source", "destination"),
             project=_TEXT,
             source=_object(("repoURL", "targetRevision", "path"), repoURL=_TEXT, targetRevision=_TEXT, path=_TEXT),
-            destination=_object(("server", "namespace"), server=_TEXT, namespace=_TEXT),
+            destination=_object(("name", "namespace"), name=_TEXT, namespace=_TEXT),
             ignoreDifferences={
                 "type": "array",
-                "items": _object(("kind",), group=_TEXT, kind=_TEXT, jsonPointers=_TEXTS),
+                "items": _object(
+                    ("group", "kind", "name", "jsonPointers"), group=_TEXT, kind=_TEXT, name=_TEXT, jsonPointers=_TEXTS
+                ),
             },
             syncPolicy=_object(
                 (),

@@ -12,6 +12,15 @@ from servicekit.errors import FailedPreconditionError, InvalidArgumentError, Una
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9.-]{0,62}")
 
+# The states of a server: a free one has not joined; what is being deallocated "cannot readily be enabled again", and a
+# dropped one never comes back (Operations Manual 5, "Managing servers in a cluster").
+_FREE = "Free"
+_DEALLOCATING = "Deallocating"
+_DEALLOCATED = "Deallocated"
+_DROPPED = "Dropped"
+_LEAVING = frozenset({_DEALLOCATING, _DEALLOCATED, _DROPPED})
+_HOLDS_NOTHING = frozenset({_FREE, _DROPPED})
+
 
 class Neo4jCluster:
     """Manages the servers through the system database.
@@ -31,7 +40,7 @@ class Neo4jCluster:
 
     async def admit_new(self) -> int:
         """Enable those that are free."""
-        free = [each for each in await self._servers() if each["state"] == "Free"]
+        free = [each for each in await self._servers() if each["state"] == _FREE]
         for each in free:
             await self._run("ENABLE SERVER $name", name=each["name"])
         return len(free)
@@ -50,14 +59,32 @@ class Neo4jCluster:
         topology = f"{primaries} PRIMARIES" + (f" {int(count)} SECONDARIES" if count else "")
         await self._run(f"ALTER DATABASE `{self._database}` SET TOPOLOGY {topology} WAIT")
 
-    async def release(self, count: int) -> None:
-        """Deallocate and drop those whose number is `count` or higher: a StatefulSet stops the highest ones."""
+    async def leaving(self) -> frozenset[int]:
+        """Give the secondaries that are deallocating, deallocated or dropped.
+
+        A server that was dropped may be seen for a while beside the new one at its address; that one stays.
+        """
+        numbered = [(self._number(each["address"]), each["state"] in _LEAVING) for each in await self._servers()]
+        staying = {number for number, leaves in numbered if not leaves}
+        return frozenset(number for number, leaves in numbered if leaves and number is not None) - staying
+
+    async def release(self, count: int) -> bool:
+        """Deallocate those whose number is `count` or higher, and drop them once that has come to its end.
+
+        Neo4j copies what they hold elsewhere first, and refuses to drop a server before.
+        """
+        released = True
         for each in await self._servers():
             number = self._number(each["address"])
-            if number is None or number < count:
+            if number is None or number < count or each["state"] in _HOLDS_NOTHING:
                 continue
-            await self._run("DEALLOCATE DATABASES FROM SERVERS $name", name=each["name"])
-            await self._run("DROP SERVER $name", name=each["name"])
+            if each["state"] == _DEALLOCATED:
+                await self._run("DROP SERVER $name", name=each["name"])
+                continue
+            if each["state"] != _DEALLOCATING:
+                await self._run("DEALLOCATE DATABASES FROM SERVERS $name", name=each["name"])
+            released = False
+        return released
 
     async def _servers(self) -> list[dict[str, Any]]:
         return await self._run("SHOW SERVERS YIELD name, address, state RETURN name, address, state")

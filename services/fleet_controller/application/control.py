@@ -22,7 +22,8 @@ async def control_replicas(
 ) -> ReplicaDecision:
     """Bring the number of read replicas to what the latency asks for.
 
-    Up: the processes first; a later run lets them in when they have started. Down: they are emptied first.
+    Up: the processes first; a later run lets them in when they have started. Down: they are emptied first, which goes
+    on from run to run. Who has begun to leave cannot be kept, so that is finished first, whatever the latency says.
     """
     state = replace(await replica_set.state(), latency_ms=await measurements.value(query))
     decision = decide_replicas(state, rule)
@@ -30,17 +31,30 @@ async def control_replicas(
     tell(f"{state.replicas} read replicas, {state.ready} ready; {verb} {decision.replicas}: {decision.reason}")
     if dry_run:
         return decision
-    if decision.replicas < state.replicas:
-        await graph.set_secondaries(decision.replicas)
-        await graph.release(decision.replicas)
-    if decision.replicas != state.replicas:
-        await replica_set.scale(decision.replicas)
-    if decision.replicas >= state.replicas:
-        admitted = await graph.admit_new()
-        if admitted:
-            tell(f"{admitted} new servers were let in")
-        await graph.set_secondaries(min(state.ready, decision.replicas))
+    staying = _staying(state.replicas, await graph.leaving())
+    wanted = decision.replicas if staying == state.replicas else min(staying, decision.replicas)
+    if wanted < state.replicas:
+        await graph.set_secondaries(wanted)
+        if await graph.release(wanted):
+            await replica_set.scale(wanted)
+            tell(f"there are {wanted} now")
+        else:
+            tell(f"waiting until all from number {wanted} on are empty")
+        return replace(decision, replicas=wanted)
+    if wanted > state.replicas:
+        await replica_set.scale(wanted)
+    admitted = await graph.admit_new()
+    if admitted:
+        tell(f"{admitted} new servers were let in")
+    await graph.set_secondaries(min(state.ready, wanted))
     return decision
+
+
+def _staying(replicas: int, leaving: frozenset[int]) -> int:
+    """Give how many stay: a StatefulSet stops the highest numbers, so only those at the end can go."""
+    while replicas - 1 in leaving:
+        replicas -= 1
+    return replicas
 
 
 async def control_shards(

@@ -37,8 +37,15 @@ class GraphCluster(Protocol):
         """Have the database kept on so many secondaries."""
         ...
 
-    async def release(self, count: int) -> None:
-        """Empty and drop the secondaries with the highest numbers until so many are left, so that these can stop."""
+    async def leaving(self) -> frozenset[int]:
+        """Give the numbers of the secondaries that were told to leave; none of them can be kept any more."""
+        ...
+
+    async def release(self, count: int) -> bool:
+        """Begin to empty the secondaries with the number `count` and higher, drop those that are empty.
+
+        Tell whether all are out, so that their processes may stop; it takes several runs.
+        """
         ...
 
 

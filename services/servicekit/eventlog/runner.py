@@ -16,6 +16,7 @@ from servicekit.errors import (
     ServiceError,
     UnavailableError,
 )
+from servicekit.eventlog.ages import RecordAges
 from servicekit.eventlog.dead_letters import (
     ATTEMPTS_HEADER,
     CONSUMER_HEADER,
@@ -111,7 +112,7 @@ class ConsumerRunner:
         self._hold_s = hold_s
         self._failures_in_a_row = 0
         self._lag_due = 0.0
-        self._told: set[str] = set()
+        self._ages = RecordAges()
         self._measured: frozenset[TopicPartition] = frozenset()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -129,7 +130,7 @@ class ConsumerRunner:
                     self._judge(records, failures)
                     await self._put_aside(failures, stop)
                     await self._commit(records, stop)
-                self._tell_age(records)
+                self._ages.tell(records)
                 await self._measure_lag()
 
     async def _gather(self) -> Sequence[Record]:
@@ -197,17 +198,6 @@ class ConsumerRunner:
             await self._persist(lambda: self._consumer.commit(offsets), stop)
         except StaleOwnerError as error:
             _log.warning("partitions moved away, their new owner handles these records again", error=error.message)
-
-    def _tell_age(self, records: Sequence[Record]) -> None:
-        """Tell how old what was just applied is, and that nothing waits of which there was nothing to read."""
-        newest: dict[str, int] = {}
-        for record in records:
-            newest[record.topic] = max(newest.get(record.topic, 0), record.timestamp_ms)
-        for topic in self._told - newest.keys():
-            metrics.REPLICATION_LAG.labels(topic).set(0.0)
-        for topic, timestamp_ms in newest.items():
-            metrics.REPLICATION_LAG.labels(topic).set(max(0.0, time.time() - timestamp_ms / 1000))
-        self._told |= newest.keys()
 
     async def _measure_lag(self) -> None:
         if time.monotonic() < self._lag_due:

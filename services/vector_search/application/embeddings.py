@@ -67,7 +67,7 @@ class Embeddings:
         refused does not concern the others.
         """
         outcomes: list[Neighbours | ServiceError] = [
-            check_embedding(self._content, tenant, each) or nothing_near() for each in embeddings
+            fault or nothing_near() for fault in check_embeddings(self._content, tenant, embeddings)
         ]
         good = [place for place, outcome in enumerate(outcomes) if not isinstance(outcome, ServiceError)]
         for place in good:
@@ -254,16 +254,36 @@ def points_of(embeddings: Sequence[Embedding]) -> Points:
     )
 
 
-def check_embedding(content: ContentVectors, tenant: str, embedding: Embedding) -> InvalidArgumentError | None:
-    """Give what is wrong with an embedding, since one bad vector would spoil the whole collection."""
-    model_id, vector = embedding.mark.model_id, embedding.vector
+def check_embeddings(
+    content: ContentVectors, tenant: str, embeddings: Sequence[Embedding]
+) -> list[InvalidArgumentError | None]:
+    """Give what is wrong with each embedding, since one bad vector would spoil the whole collection."""
+    faults: list[InvalidArgumentError | None] = [None] * len(embeddings)
+    by_encoder: dict[str, list[int]] = {}
+    for place, embedding in enumerate(embeddings):
+        by_encoder.setdefault(embedding.mark.model_id, []).append(place)
+    for model_id, places in by_encoder.items():
+        # Looking at each alone takes the event loop ten times as long, so that is done only where there is a fault.
+        if _fault_of(content, tenant, model_id, [embeddings[place] for place in places]):
+            for place in places:
+                faults[place] = _fault_of(content, tenant, model_id, [embeddings[place]])
+    return faults
+
+
+def _fault_of(
+    content: ContentVectors, tenant: str, model_id: str, embeddings: Sequence[Embedding]
+) -> InvalidArgumentError | None:
+    """Give what is wrong with embeddings by one encoder."""
     try:
-        check_attributes([embedding.item.fields])
-        if vector is not None:
+        check_attributes([each.item.fields for each in embeddings])
+        written = [each for each in embeddings if each.vector is not None]
+        if written:
             check_model_id(model_id)
+            points = points_of(written)
             stored = content.serving(tenant, model_id)
-            space = stored.index.space if stored else Space(min(len(vector), MAX_DIMENSIONS), Distance.COSINE)
-            space.check_points(points_of([embedding]))
+            dimensions = points.vectors.shape[1]
+            space = stored.index.space if stored else Space(min(dimensions, MAX_DIMENSIONS), Distance.COSINE)
+            space.check_points(points)
     except InvalidArgumentError as error:
         return error
     return None

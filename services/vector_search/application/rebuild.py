@@ -12,7 +12,7 @@ from vector_search.application.content import ContentVectors
 from vector_search.application.embeddings import (
     MAX_DIMENSIONS,
     Embedding,
-    check_embedding,
+    check_embeddings,
     check_model_id,
     points_of,
 )
@@ -79,7 +79,7 @@ class VectorRebuild:
             NotFoundError: No rebuild fills a collection of that name.
         """
         collection = await self._content.building(tenant, building)
-        outcomes: list[ServiceError | None] = [check_embedding(self._content, tenant, each) for each in embeddings]
+        outcomes: list[ServiceError | None] = [*check_embeddings(self._content, tenant, embeddings)]
         good = [place for place, outcome in enumerate(outcomes) if outcome is None]
         keys = np.array([embeddings[place].item.key for place in good], np.int64)
         there = await collection.index.marks(keys)

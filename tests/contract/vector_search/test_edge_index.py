@@ -1,10 +1,12 @@
 """What only the qdrant-edge adapter can do wrong: processes that die, folders in use, builds, its graph's recall."""
 
 import asyncio
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +20,12 @@ from servicekit.errors import (
     ServiceError,
     UnavailableError,
 )
-from vector_search.adapters import edge_build, edge_folder
+from servicekit.folders import bring_to_disk
+from vector_search.adapters import edge_build, edge_folder, edge_index, edge_log
 from vector_search.adapters.edge_build import build, paged
 from vector_search.adapters.edge_folder import edge_errors, sweep
-from vector_search.adapters.edge_index import EdgeVectorIndex
+from vector_search.adapters.edge_index import FLUSH_AFTER, EdgeVectorIndex
+from vector_search.adapters.edge_log import bring_log_to_disk
 from vector_search.adapters.exact_index import ExactVectorIndex
 from vector_search.domain.dense import Distance, Payload, Points, Space
 from vector_search.domain.recall import measure_recall
@@ -36,8 +40,8 @@ from vector_search.adapters.edge_index import EdgeVectorIndex
 from vector_search.domain.dense import Distance, Payload, Points, Space
 
 async def main():
-    index = await EdgeVectorIndex.open(Path(sys.argv[1]), Space(32, Distance.COSINE))
-    start = int(sys.argv[2])
+    folder, start, flush_after = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    index = await EdgeVectorIndex.open(folder, Space(32, Distance.COSINE), flush_after=flush_after)
     while True:
         keys = np.arange(start, start + 7)
         vectors = np.random.default_rng(start).normal(size=(7, 32)).astype(np.float32)
@@ -49,6 +53,21 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+class CountsFlushes:
+    """The engine's shard, and how often its log was shortened."""
+
+    def __init__(self, shard: Any) -> None:
+        self._shard = shard
+        self.flushes = 0
+
+    def flush(self) -> None:
+        self.flushes += 1
+        self._shard.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shard, name)
 
 
 def clustered(rows: int, dimensions: int, *, seed: int = 0, spread: float = 0.6, clusters: int = 100) -> Floats:
@@ -66,31 +85,125 @@ async def build_random(folder: Path, rows: int = 50) -> int:
     return await build(folder, SPACE, paged(np.arange(rows), clustered(rows, 32)), timeout_s=60)
 
 
-async def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
-    folder = tmp_path / "content"
-    start = 0
-    for batches in (1, 4):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", WRITES_UNTIL_KILLED, str(folder), str(start), stdout=asyncio.subprocess.PIPE
-        )
-        assert process.stdout is not None
-        for _ in range(batches):
-            acknowledged = int(await process.stdout.readline())
-        process.send_signal(signal.SIGKILL)
-        # Lines that it wrote before it died count as well.
-        rest = (await process.communicate())[0].split()
-        acknowledged = int(rest[-1]) if rest else acknowledged
-        start = acknowledged + 7
+async def write_until_killed(folder: Path, *, start: int, batches: int, flush_after: int) -> int:
+    """Let a process write batches of seven points, kill it after so many, and give where the next would begin."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", WRITES_UNTIL_KILLED, str(folder), str(start), str(flush_after)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    for _ in range(batches):
+        acknowledged = int(await process.stdout.readline())
+    process.send_signal(signal.SIGKILL)
+    # Lines that it wrote before it died count as well.
+    rest = (await process.communicate())[0].split()
+    return (int(rest[-1]) if rest else acknowledged) + 7
 
+
+async def check_acknowledged(index: EdgeVectorIndex, *, end: int) -> None:
+    """Check that everything is as `write_until_killed` left it, and remove what was not acknowledged."""
+    kept = {int(key): payload async for page in index.scroll(100) for key, payload in zip(page.keys, page.payloads)}  # noqa: B905
+    for first in range(0, end, 7):
+        assert first + 1 not in kept
+        assert kept[first].attributes == {"changed": True}
+        for key in range(first + 2, first + 7):
+            assert kept[key].attributes == {f"field{first % 3}": "x", "at": float(first)}
+    for first in (0, end - 7):
+        vectors = np.random.default_rng(first).normal(size=(7, 32)).astype(np.float32)
+        (found,) = await index.search(vectors[6:], limit=1)
+        assert found.keys.tolist() == [first + 6]
+    await index.delete(np.array([key for key in kept if key >= end], dtype=np.int64))
+
+
+@pytest.mark.parametrize("flush_after", [1, 20, FLUSH_AFTER])
+async def test_what_was_acknowledged_survives_kill_9(tmp_path: Path, flush_after: int) -> None:
+    folder = tmp_path / "content"
+    end = 0
+    for batches in (1, 4, 30):
+        end = await write_until_killed(folder, start=end, batches=batches, flush_after=flush_after)
         index = await EdgeVectorIndex.open(folder, SPACE)
-        kept = {int(key): payload async for page in index.scroll(100) for key, payload in zip(page.keys, page.payloads)}  # noqa: B905
-        for first in range(0, start, 7):
-            assert first + 1 not in kept
-            assert kept[first].attributes == {"changed": True}
-            for key in range(first + 2, first + 7):
-                assert kept[key].attributes == {f"field{first % 3}": "x", "at": float(first)}
-        await index.delete(np.array([key for key in kept if key >= start], dtype=np.int64))
+        await check_acknowledged(index, end=end)
         await index.close()
+
+
+async def test_what_was_acknowledged_is_in_the_log_alone(tmp_path: Path) -> None:
+    """After a loss of power nothing else may have reached the disk."""
+    folder, elsewhere = tmp_path / "content", tmp_path / "as it was"
+    await (await EdgeVectorIndex.open(folder, SPACE)).close()
+    shutil.copytree(folder / "shard" / "segments", elsewhere)
+    end = await write_until_killed(folder, start=0, batches=30, flush_after=10**9)
+    shutil.rmtree(folder / "shard" / "segments")
+    shutil.copytree(elsewhere, folder / "shard" / "segments")
+    index = await EdgeVectorIndex.open(folder, SPACE)
+    await check_acknowledged(index, end=end)
+    await index.close()
+
+
+async def test_a_write_returns_when_the_log_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = await EdgeVectorIndex.open(tmp_path / "content", SPACE)
+    brought: list[Path] = []
+    monkeypatch.setattr(edge_index, "bring_log_to_disk", brought.append)
+    one = np.array([1])
+    for times, write in enumerate(
+        (
+            index.upsert(Points(one, clustered(1, 32), [Payload()])),
+            index.set_attributes(one, [{"new": True}]),
+            index.delete(one),
+        ),
+        start=1,
+    ):
+        await write
+        assert brought == [tmp_path / "content"] * times
+    await index.search(clustered(1, 32), limit=1)
+    assert len(brought) == 3
+    await index.close()
+
+
+def test_the_engine_may_rename_its_log_while_it_is_brought_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "shard" / "wal"
+    log.mkdir(parents=True)
+    (log / "open-1").touch()
+    brought: list[str] = []
+
+    def bring(path: Path) -> None:
+        if not brought and path.name == "open-1":
+            path.rename(log / "closed-0")
+            (log / "open-2").touch()
+        bring_to_disk(path)
+        brought.append(path.name)
+
+    monkeypatch.setattr(edge_log, "bring_to_disk", bring)
+    bring_log_to_disk(tmp_path)
+    assert sorted(brought) == ["closed-0", "open-2", "wal"]
+
+
+def test_a_log_that_cannot_be_brought_to_the_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnavailableError, match="No such file"):
+        bring_log_to_disk(tmp_path)
+
+    def fail(path: Path) -> None:
+        raise OSError(5, f"Input/output error: {path.name}")
+
+    (tmp_path / "shard" / "wal").mkdir(parents=True)
+    monkeypatch.setattr(edge_log, "bring_to_disk", fail)
+    with pytest.raises(UnavailableError, match="cannot be brought to the disk"):
+        bring_log_to_disk(tmp_path)
+
+
+async def test_the_log_is_shortened_now_and_then(tmp_path: Path) -> None:
+    index = await EdgeVectorIndex.open(tmp_path / "content", SPACE, flush_after=50)
+    shard = index._shard = CountsFlushes(index._shard)
+    for first in range(0, 120, 10):
+        await index.upsert(Points(np.arange(first, first + 10), clustered(10, 32), [Payload()] * 10))
+    assert shard.flushes == 2
+    await index.set_attributes(np.arange(20), [{"new": True}] * 20)
+    await index.delete(np.arange(9))
+    assert shard.flushes == 2
+    await index.delete(np.arange(9, 10))
+    assert shard.flushes == 3
+    await index.close()
 
 
 async def test_a_folder_in_use_says_what_to_do(tmp_path: Path) -> None:
@@ -180,6 +293,21 @@ async def test_a_build_never_replaces_a_folder(tmp_path: Path) -> None:
     with pytest.raises(FailedPreconditionError, match="exists already"):
         await build_random(tmp_path / "v1")
     assert names_in(tmp_path) == ["v1"]
+
+
+async def test_a_search_need_not_wait_for_a_large_write(tmp_path: Path) -> None:
+    index = await EdgeVectorIndex.open(tmp_path / "content", SPACE)
+    writing = asyncio.create_task(index.upsert(Points(np.arange(3_000), clustered(3_000, 32), [Payload()] * 3_000)))
+    searches = 0
+    while not writing.done():
+        await index.search(clustered(1, 32), limit=5)
+        searches += 1
+    assert searches > 10
+    assert await index.count() == 3_000
+    await index.set_attributes(np.arange(3_000), [{"place": float(place)} for place in range(3_000)])
+    (page,) = [page async for page in index.scroll(3_000)]
+    assert [payload.attributes["place"] for payload in page.payloads] == list(range(3_000))
+    await index.close()
 
 
 async def test_the_loop_turns_while_a_shard_is_built(tmp_path: Path) -> None:

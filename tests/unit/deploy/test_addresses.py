@@ -55,7 +55,7 @@ def test_the_mirrored_region_offers_what_the_others_ask_for() -> None:
             if " = " in line
         )
         assert set(properties["primary.bootstrap.servers"].split(",")) == offered
-        assert set(properties["here.bootstrap.servers"].split(",")) == set(
+        assert set(properties["@REGION@.bootstrap.servers"].split(",")) == set(
             build(region).get("ConfigMap", "service-endpoints")["data"]["kafka_brokers"].split(",")
         )
     assert offered <= OUTSIDE.keys()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy_support.builds import OVERLAYS, ROOT, build
+from deploy_support.builds import AGENT, CLUSTER, OVERLAYS, ROOT, build
 
 CHECKOV = ROOT / ".venv-checkov" / "bin" / "checkov"
 CONFIGURATION = ROOT / "deploy" / "checkov.yaml"
@@ -21,11 +21,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     assert CHECKOV.exists(), "run `make .venv-checkov`"
     folder = tmp_path_factory.mktemp("checkov")
     seen: set[str] = set()
-    for name in OVERLAYS:
+    for name in (*OVERLAYS, CLUSTER, AGENT):
         documents = {json.dumps(each, sort_keys=True): each for each in build(name).objects}
         new = [each for text, each in documents.items() if text not in seen]
         seen |= documents.keys()
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump_all(new))
+        (folder / f"{name.replace('/', '-')}.yaml").write_text(yaml.safe_dump_all(new))
     (folder / "wrong.yaml").write_text(yaml.safe_dump(_wrong()))
     done = subprocess.run(
         [str(CHECKOV), "-d", str(folder), "--framework", "kubernetes", "-o", "json", "--skip-download"],

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from deploy_support.builds import REGIONS, build
-from deploy_support.edge import ALL_BUT_HOST, EDGE, Cdn, Request, template
+from deploy_support.edge import ALL_BUT_HOST, EDGE, Cdn, Request, resources_in, template
 from hot_path_api.bootstrap import gateway
 from hot_path_api.settings import Settings
 from hot_path_api.testing import World, twins
@@ -191,23 +192,25 @@ def test_everybody_is_sent_to_a_region_that_is_looked_after() -> None:
 
 
 def test_every_name_in_a_template_is_declared() -> None:
-    for name in ("route53.yaml", "cdn.yaml"):
-        document = template(name)
-        declared = {*document["Parameters"], *document["Resources"]}
-        assert set(_references(document["Resources"])) <= declared
-        assert set(document["Parameters"]) <= set(_references(document["Resources"]))
+    for path in EDGE.glob("*.yaml"):
+        document = template(path.name)
+        conditions = document.get("Conditions", {})
+        declared = {*document["Parameters"], *document["Resources"], *conditions}
+        named = {each for each in _references([document["Resources"], conditions]) if not each.startswith("AWS::")}
+        assert named <= declared
+        assert set(document["Parameters"]) <= named
 
 
 def _references(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        if set(value) == {"Ref"}:
-            return [value["Ref"]]
-        if set(value) == {"Fn::Sub"}:
-            return [value["Fn::Sub"].partition("${")[2].partition("}")[0]]
-        return [name for each in value.values() for name in _references(each)]
     if isinstance(value, list):
         return [name for each in value for name in _references(each)]
-    return []
+    if not isinstance(value, dict):
+        return []
+    found = [value[function] for function in ("Ref", "Condition") if isinstance(value.get(function), str)]
+    found += [each.partition("}")[0] for each in value.get("Fn::Sub", "").split("${")[1:]]
+    found += [value["Fn::GetAtt"].partition(".")[0]] if "Fn::GetAtt" in value else []
+    found += [value["Fn::If"][0]] if "Fn::If" in value else []
+    return found + _references(list(value.values()))
 
 
 def test_a_fenced_region_names_the_primary_by_its_own_name() -> None:
@@ -215,3 +218,122 @@ def test_a_fenced_region_names_the_primary_by_its_own_name() -> None:
     (container,) = build("eu-west-1").get("Deployment", "hot-path-api")["spec"]["template"]["spec"]["containers"]
     (url,) = [each["value"] for each in container["env"] if each["name"] == "PRIMARY_URL"]
     assert url == f"https://{REGIONS[0]}.{domain}"
+
+
+DOMAIN = template("route53.yaml")["Parameters"]["DomainName"]["Default"]
+TOLD = {
+    "HostedZoneId": "Z1",
+    "CdnDomainName": "d1.cloudfront.net",
+    "CertificateArn": "arn",
+    **{f"{name}Balancer{end}": name for name in ("UsEast1", "EuWest1", "ApSoutheast1") for end in ("", "Zone")},
+}
+
+
+def doors(region: str) -> dict[str, dict[str, Any]]:
+    """Give who listens from outside in a region: each host and port, with the Ingress."""
+    found: dict[str, dict[str, Any]] = {}
+    for each in build(region).all("Ingress"):
+        for listener in json.loads(each["metadata"]["annotations"]["alb.ingress.kubernetes.io/listen-ports"]):
+            for port in listener.values():
+                found |= {f"{rule['host']}:{port}": each for rule in each["spec"]["rules"]}
+    return found
+
+
+def test_somebody_listens_wherever_the_edge_asks() -> None:
+    records = resources_in(template("route53.yaml"), TOLD)
+    (distribution,) = [
+        each["Properties"]["DistributionConfig"]
+        for each in resources_in(template("cdn.yaml"), TOLD).values()
+        if each["Type"] == "AWS::CloudFront::Distribution"
+    ]
+    for each in distribution["Origins"]:
+        assert each["CustomOriginConfig"]["OriginProtocolPolicy"] == "https-only"
+        for region in REGIONS:  # whichever of them is nearest
+            assert f"{each['DomainName']}:443" in doors(region)
+    checks = [each["Properties"]["HealthCheckConfig"] for each in records.values() if "HealthCheck" in each["Type"]]
+    assert len(checks) == len(REGIONS)
+    for check in checks:
+        region = check["FullyQualifiedDomainName"].partition(".")[0]
+        assert check["Type"] == "HTTPS"
+        door = doors(region)[f"{check['FullyQualifiedDomainName']}:{check['Port']}"]
+        assert door["metadata"]["annotations"]["alb.ingress.kubernetes.io/healthcheck-path"] == check["ResourcePath"]
+        for rule in door["spec"]["rules"]:
+            assert check["ResourcePath"] in {path["path"] for path in rule["http"]["paths"]}
+    assert f"{REGIONS[0]}.{DOMAIN}:443" in doors(REGIONS[0])  # PRIMARY_URL
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_the_balancer_has_a_name_and_a_certificate_of_its_region(region: str) -> None:
+    (ingress,) = build(region).all("Ingress")
+    annotations = ingress["metadata"]["annotations"]
+    name = annotations["alb.ingress.kubernetes.io/load-balancer-name"]
+    assert len(name) <= 32  # otherwise there would be none
+    said = [each.get("Description", "") for each in template("route53.yaml")["Parameters"].values()]
+    assert any(f"the balancer {name}" in each for each in said)
+    assert annotations["alb.ingress.kubernetes.io/certificate-arn"].startswith(f"arn:aws:acm:{region}:")
+    # The records are made with health checks, by nobody else.
+    assert annotations["external-dns.alpha.kubernetes.io/controller"] != "dns-controller"
+    assert ingress["spec"]["ingressClassName"] == "alb"
+
+
+def test_every_name_of_the_edge_has_a_record_and_the_domain_is_the_cdn() -> None:
+    records = [
+        each["Properties"]
+        for each in resources_in(template("route53.yaml"), TOLD).values()
+        if each["Type"] == "AWS::Route53::RecordSet"
+    ]
+    assert {each["Name"] for each in records} == {
+        DOMAIN,
+        f"origin.{DOMAIN}",
+        *(f"{region}.{DOMAIN}" for region in REGIONS),
+    }
+    public = {each["Type"]: each["AliasTarget"] for each in records if each["Name"] == DOMAIN}
+    alias = {"DNSName": "d1.cloudfront.net", "HostedZoneId": "Z2FDTNDATAQYW2", "EvaluateTargetHealth": False}
+    assert public == {"A": alias, "AAAA": alias}
+    (distribution,) = [
+        each["Properties"]["DistributionConfig"]
+        for each in resources_in(template("cdn.yaml"), TOLD).values()
+        if "Distribution" in each["Type"]
+    ]
+    assert distribution["Aliases"] == [DOMAIN]
+    assert distribution["IPV6Enabled"] is True
+
+
+def buckets(region: str, primary: str) -> tuple[str, list[str], dict[str, Any]]:
+    """Give the bucket of a region's stack, where it is copied to, and the stack."""
+    stack = resources_in(template("models-bucket.yaml"), {"AWS::Region": region, "PrimaryRegion": primary})
+    properties = stack["Models"]["Properties"]
+    rules = properties.get("ReplicationConfiguration", {"Rules": []})["Rules"]
+    return properties["BucketName"], [each["Destination"]["Bucket"] for each in rules], stack
+
+
+@pytest.mark.parametrize("primary", REGIONS)
+def test_models_go_from_the_primary_to_every_other_region(primary: str) -> None:
+    names = {region: buckets(region, primary)[0] for region in REGIONS}
+    for region in REGIONS:
+        url = build(region).get("ConfigMap", "service-endpoints")["data"]["model_store_url"]
+        assert url.startswith(f"s3://{names[region]}/")
+        _, copied_to, stack = buckets(region, primary)
+        assert stack["Models"]["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
+        others = [f"arn:aws:s3:::{names[other]}" for other in REGIONS if other != primary]
+        assert copied_to == (others if region == primary else [])
+        assert ("Copying" in stack) == (region == primary)
+    assert template("models-bucket.yaml")["Parameters"]["PrimaryRegion"]["Default"] == REGIONS[0]
+    assert template("models-bucket.yaml")["Parameters"]["PrimaryRegion"]["AllowedValues"] == list(REGIONS)
+
+
+def test_every_copy_is_allowed_by_its_role() -> None:
+    _, copied_to, stack = buckets(REGIONS[0], REGIONS[0])
+    (policy,) = stack["Copying"]["Properties"]["Policies"]
+    allowed = {
+        action: statement["Resource"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        for action in statement["Action"]
+    }
+    here = "arn:aws:s3:::recommendation-models-us-east-1"
+    assert (allowed["s3:ListBucket"], allowed["s3:GetObjectVersionForReplication"]) == (here, f"{here}/*")
+    pattern = allowed["s3:ReplicateObject"].removesuffix("*/*")
+    assert all(each.startswith(pattern) for each in copied_to)
+    configuration = stack["Models"]["Properties"]["ReplicationConfiguration"]
+    assert configuration["Role"] == "Copying.Arn"
+    assert len({each["Priority"] for each in configuration["Rules"]}) == len(copied_to)

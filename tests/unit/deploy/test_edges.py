@@ -4,9 +4,10 @@ import copy
 
 import pytest
 
-from deploy_support.builds import Build, build
+from deploy_support.builds import Build, build, with_an_agent
 from deploy_support.edges import ANYBODY, MONITORING, PEERED, THE_AGENTS, THE_WORLD, Edge, asked_for, let_in, let_out
 from deploy_support.pods import pods_of
+from deploy_support.references import SOLVERS
 
 GUARDED = ("production", "staging", "us-east-1", "eu-west-1", "ap-southeast-1")
 NO_PODS = {ANYBODY, MONITORING, PEERED, THE_AGENTS, THE_WORLD}
@@ -38,6 +39,22 @@ def test_everything_else_is_denied(name: str) -> None:
     dns = build(name).get("NetworkPolicy", "allow-dns")["spec"]
     assert (dns["podSelector"], dns["policyTypes"]) == ({}, ["Egress"])
     assert {(each["port"], each["protocol"]) for each in dns["egress"][0]["ports"]} == {(53, "UDP"), (53, "TCP")}
+
+
+@pytest.mark.parametrize("name", ["staging", "production"])
+def test_an_agent_reaches_the_policies_and_nothing_else(name: str) -> None:
+    whole = with_an_agent(name)
+    assert differences(whole) == []
+    assert {edge for edge in let_out(whole) if edge.source == "agent"} == {Edge("agent", "profile-store", 8888)}
+
+
+def test_the_authority_can_see_the_file_of_cert_manager() -> None:
+    """Its pods are there for a minute and in no build."""
+    spec = build("staging").get("NetworkPolicy", "certificate-solvers")["spec"]
+    assert spec["podSelector"] == {"matchLabels": SOLVERS}
+    ((rule,), ports) = spec["ingress"], [each["port"] for each in spec["ingress"][0]["ports"]]
+    assert ports == [8089]
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}]
 
 
 def test_the_laptop_talks_to_nobody() -> None:

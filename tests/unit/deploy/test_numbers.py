@@ -1,11 +1,12 @@
 """The names and numbers that are fixed from outside, one by one."""
 
+import re
 from typing import Any
 
 import pytest
 import yaml
 
-from deploy_support.builds import K8S, REGIONS, Build, build
+from deploy_support.builds import K8S, REGIONS, ROOT, Build, build
 from deploy_support.pods import pod_of
 from servicekit.eventlog import topics
 
@@ -226,8 +227,32 @@ def test_the_controllers_only_tell_until_somebody_says_otherwise() -> None:
         assert each["spec"]["concurrencyPolicy"] == "Forbid"
 
 
+def test_stores_go_last_and_training_first_and_the_comment_says_so() -> None:
+    path = K8S / "base" / "priority-classes.yaml"
+    values = {each["metadata"]["name"]: each["value"] for each in build("base").all("PriorityClass")}
+    order = ["recommendation-stores", "recommendation-serving", "recommendation-training"]
+    assert sorted(values, key=values.__getitem__, reverse=True) == order
+    comment = path.read_text().partition("\n")[0]
+    assert re.search(r"the stores first.*then those who serve.*then training", comment)
+
+
+def test_what_is_said_of_the_images_holds_for_their_bases() -> None:
+    bases = {
+        path.name: [line.split()[1] for line in path.read_text().splitlines() if line.startswith("FROM ")]
+        for path in (ROOT / "docker").glob("*.Dockerfile")
+    }
+    assert "distroless" in bases["python-service.Dockerfile"][-1]
+    assert "ubi9" in bases["gpu-worker.Dockerfile"][0]
+    text = " ".join((ROOT / "docs" / "images.md").read_text().split())
+    assert "the CUDA image is UBI 9 with Python, and has a shell and a package manager" in text
+
+
 def test_every_component_is_used_by_an_overlay_or_is_an_example() -> None:
     used = set()
-    for path in (*K8S.glob("overlays/*/kustomization.yaml"), K8S / "base" / "kustomization.yaml"):
+    for path in (
+        *K8S.glob("overlays/*/kustomization.yaml"),
+        *K8S.glob("rollouts/*/kustomization.yaml"),
+        K8S / "base" / "kustomization.yaml",
+    ):
         used |= {each.rpartition("/")[2] for each in yaml.safe_load(path.read_text()).get("components", [])}
     assert {path.parent.name for path in K8S.glob("components/*/kustomization.yaml")} - used == {"example-secrets"}

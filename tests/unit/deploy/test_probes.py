@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -117,15 +118,29 @@ async def test_the_gateway_answers_every_path_that_is_probed(client: httpx.Async
     paths |= {endpoint["path"] for name in DEPLOYED for endpoint in _scraped(name)}
     paths |= {
         path["path"]
-        for each in build("staging").all("Ingress")
+        for name in ("staging", "production")
+        for each in build(name).all("Ingress")
         for rule in each["spec"]["rules"]
         for path in rule["http"]["paths"]
         if path["pathType"] == "Exact"
     }
-    assert paths == {"/health", "/health/live", "/health/ready", "/metrics"}
+    assert paths == {"/health", "/health/live", "/health/ready", "/metrics", "/openapi.json"}
     for path in paths:
         assert (await client.get(path)).status_code == 200, path
     assert (await client.get("/health/alive")).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["staging", "production"])
+async def test_the_door_passes_what_the_page_of_the_api_reads(name: str, client: httpx.AsyncClient) -> None:
+    page = await client.get("/api/docs")
+    read = set(re.findall(r"[\"'](/[a-z./-]+)[\"']", page.text))
+    assert "/openapi.json" in read
+    (ingress,) = build(name).all("Ingress")
+    for rule in ingress["spec"]["rules"]:
+        passed = {(each["path"], each["pathType"]) for each in rule["http"]["paths"]}
+        for path in read:
+            is_passed = any(path == each or (how == "Prefix" and path.startswith(f"{each}/")) for each, how in passed)
+            assert is_passed, (name, rule["host"], path)
 
 
 def _scraped(name: str) -> list[dict[str, Any]]:

@@ -6,12 +6,23 @@ from typing import Any
 
 import pytest
 
-from deploy_support.builds import EXAMPLES, OVERLAYS, PARTS, WHOLE, Build, build
+from deploy_support.builds import (
+    AGENT,
+    CLUSTER,
+    EXAMPLES,
+    OVERLAYS,
+    PARTS,
+    ROLLOUTS,
+    WHOLE,
+    Build,
+    build,
+    with_an_agent,
+)
 from deploy_support.pods import pod_of
 from deploy_support.references import unresolved
 
 
-@pytest.mark.parametrize("name", [*WHOLE, *PARTS])
+@pytest.mark.parametrize("name", [*WHOLE, *PARTS, *ROLLOUTS, CLUSTER, AGENT])
 def test_it_builds_and_names_each_object_once(name: str) -> None:
     objects = [
         (each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in build(name).objects
@@ -23,6 +34,17 @@ def test_it_builds_and_names_each_object_once(name: str) -> None:
 @pytest.mark.parametrize("name", WHOLE)
 def test_every_reference_resolves(name: str) -> None:
     assert unresolved(build(name)) == []
+
+
+@pytest.mark.parametrize("name", ["staging", "production"])
+def test_the_example_of_an_agent_finds_all_it_names(name: str) -> None:
+    assert unresolved(with_an_agent(name)) == []
+    variables = {
+        each["name"]: each["valueFrom"]["configMapKeyRef"]
+        for each in _container(with_an_agent(name), "agent")["env"]
+        if "valueFrom" in each
+    }
+    assert variables["AGENTDB_ENDPOINT"] == {"name": "service-endpoints", "key": "agentdb_url"}
 
 
 def test_parts_lack_only_what_overlays_bring() -> None:
@@ -40,6 +62,13 @@ def test_everything_is_in_its_namespace(name: str) -> None:
     }
     assert set(outside.values()) <= {"kube-system"}
     assert {name for _, name in outside} <= {"cluster-autoscaler"}
+
+
+def test_what_a_cluster_has_once_lies_where_it_is_read() -> None:
+    found = {
+        (each["kind"], each["metadata"]["name"]): each["metadata"].get("namespace") for each in build(CLUSTER).objects
+    }
+    assert found == {("ClusterIssuer", "letsencrypt"): None, ("ConfigMap", "prometheus-adapter-rules"): "monitoring"}
 
 
 def _container(build: Build, name: str) -> Any:
@@ -88,6 +117,13 @@ MISTAKES: dict[str, tuple[Callable[[Build], object], str]] = {
         "PodDisruptionBudget kafka protects nothing",
     ),
 }
+
+
+@pytest.mark.parametrize("annotation", ["nginx.ingress.kubernetes.io/upstream-keepalive-connections"])
+def test_an_annotation_that_no_controller_reads_is_found(annotation: str) -> None:
+    broken = copy.deepcopy(build("staging"))
+    broken.get("Ingress", "hot-path-api")["metadata"]["annotations"][annotation] = "256"
+    assert any(f"{annotation} means nothing to nginx" in problem for problem in unresolved(broken))
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

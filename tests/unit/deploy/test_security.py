@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deploy_support.builds import WHOLE, build
+from deploy_support.builds import WHOLE, build, with_an_agent
 from deploy_support.pods import pod_of, pods_of
 from deploy_support.restricted import MAY_WRITE_ITS_ROOT, TALKS_TO_KUBERNETES, not_restricted
 
@@ -49,6 +49,32 @@ def test_the_fleet_controller_may_only_scale_the_read_replicas() -> None:
 def test_no_role_of_ours_says_everything(name: str) -> None:
     for each in build(name).all("Role", "ClusterRole"):
         assert not any("*" in rule[part] for rule in each["rules"] for part in ("apiGroups", "resources", "verbs"))
+
+
+def test_the_example_of_an_agent_is_restricted() -> None:
+    agent = pod_of(with_an_agent("production"), "agent")
+    assert not_restricted(agent) == []
+    assert agent.labels["recommendation/agent"] == "true"
+
+
+def test_every_certificate_has_all_names_of_its_services() -> None:
+    """A caller may use the short name, or any of the longer ones that a cluster's DNS gives."""
+    serving = [each["spec"] for each in build("production").all("Certificate") if each["spec"].get("dnsNames")]
+    assert len(serving) == 5
+    for spec in serving:
+        short = {name for name in spec["dnsNames"] if "." not in name} - {"localhost"}
+        endings = ("", ".recommendation.svc", ".recommendation.svc.cluster.local")
+        assert {name + ending for name in short for ending in endings} <= set(spec["dnsNames"]), spec["secretName"]
+        assert "server auth" in spec["usages"]
+
+
+def test_agents_get_a_certificate_that_serves_nothing() -> None:
+    whole = with_an_agent("production")
+    certificate = whole.get("Certificate", "agent-mtls")["spec"]
+    assert certificate["usages"] == ["client auth"]
+    assert certificate["issuerRef"] == {"kind": "Issuer", "name": "recommendation-internal"}
+    (secret,) = [each["secret"] for each in pod_of(whole, "agent").spec["volumes"] if "secret" in each]
+    assert secret["secretName"] == certificate["secretName"]
 
 
 MISTAKES: dict[str, Callable[[dict[str, Any]], object]] = {

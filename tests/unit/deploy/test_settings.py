@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from deploy_support.builds import EXAMPLES, ROOT, WHOLE, build
+from deploy_support.builds import AGENT, EXAMPLES, ROOT, WHOLE, build, with_an_agent
 from deploy_support.pods import environment_of, pod_of, pods_of, service_of
 from deploy_support.told import OTHERS, SETTINGS, our_containers, settings_of
+from profile_store.api import policies
 from servicekit.eventlog.kafka.options import SCHEME
 from servicekit.eventlog.open import kafka_options_of
-from servicekit.settings import is_example
+from servicekit.settings import ServiceSettings, is_example
 
 DEPLOYED = [name for name in WHOLE if name != "laptop"]
 SECRETS_FILE = ROOT / "deploy" / "k8s" / "components" / "example-secrets" / "database-credentials.env"
@@ -117,7 +118,7 @@ def test_every_key_of_the_secret_is_used(name: str) -> None:
 
 @pytest.mark.parametrize("name", DEPLOYED)
 def test_every_key_of_the_addresses_is_used(name: str) -> None:
-    whole = build(name)
+    whole = with_an_agent(name)
     used = {
         each["valueFrom"]["configMapKeyRef"]["key"]
         for _, container, _ in our_containers(whole)
@@ -125,8 +126,7 @@ def test_every_key_of_the_addresses_is_used(name: str) -> None:
         if each.get("valueFrom", {}).get("configMapKeyRef", {}).get("name") == "service-endpoints"
     }
     addresses = whole.get("ConfigMap", "service-endpoints")["data"]
-    agents = {"agentdb_url"}  # for agents, who are none of ours
-    assert used | agents == {key for key, value in addresses.items() if value}
+    assert used == {key for key, value in addresses.items() if value}
     assert addresses == whole.get("ConfigMap", "service-endpoints-revision")["data"]
 
 
@@ -179,6 +179,19 @@ def test_every_module_that_is_started_is_there(name: str) -> None:
             started += 1
     assert started
     assert service_of({"image": "registry.example.com/recommendation/hot-path-api:0.1.0"}) == "hot-path-api"
+
+
+def test_the_example_of_an_agent_asks_for_a_service_that_there_is() -> None:
+    whole = with_an_agent("production")
+    (container,) = pod_of(build(AGENT), "agent").spec["containers"]
+    python, option, module, address, service = container["command"]
+    assert (python, option) == ("python", "-m")
+    assert find_spec(module)
+    assert service == policies.SERVICE_NAME
+    told = environment_of(whole, pod_of(whole, "agent"), container)
+    assert address == "$(AGENTDB_ENDPOINT)"
+    assert told["AGENTDB_ENDPOINT"] == "agentdb-service:8888"
+    assert {name.lower() for name in told} - {"agentdb_endpoint"} <= ServiceSettings.model_fields.keys() | {"data_dir"}
 
 
 def _exec_commands(container: dict[str, Any]) -> list[list[str]]:

@@ -38,9 +38,11 @@ class Server:
 class Members:
     """A GraphCluster that only notes what it is told."""
 
-    def __init__(self, *, free: int = 0) -> None:
+    def __init__(self, *, free: int = 0, leaving: frozenset[int] = frozenset(), empty: bool = True) -> None:
         self.told: list[str] = []
         self._free = free
+        self._leaving = leaving
+        self._empty = empty
 
     async def admit_new(self) -> int:
         self.told.append("admit")
@@ -49,8 +51,12 @@ class Members:
     async def set_secondaries(self, count: int) -> None:
         self.told.append(f"secondaries {count}")
 
-    async def release(self, count: int) -> None:
+    async def leaving(self) -> frozenset[int]:
+        return self._leaving
+
+    async def release(self, count: int) -> bool:
         self.told.append(f"release to {count}")
+        return self._empty
 
 
 def prometheus(*values: str) -> Server:
@@ -92,6 +98,28 @@ async def test_quick_reads_empty_a_replica_before_it_stops() -> None:
     await control(prometheus("1.0"), kubernetes, members)
     assert members.told == ["secondaries 3", "release to 3"]
     assert kubernetes.changes[0][2]["spec"] == {"replicas": 3}
+
+
+async def test_a_replica_stops_only_when_it_is_empty() -> None:
+    kubernetes, members = stateful_set(4, 4), Members(empty=False)
+    lines = await control(prometheus("1.0"), kubernetes, members)
+    assert members.told == ["secondaries 3", "release to 3"]
+    assert kubernetes.changes == []
+    assert lines[-1] == "waiting until all from number 3 on are empty"
+
+
+@pytest.mark.parametrize("latency", ["5", "12.5"])
+async def test_a_replica_that_has_begun_to_leave_goes_whatever_the_latency_says(latency: str) -> None:
+    kubernetes, members = stateful_set(4, 4), Members(leaving=frozenset({3}))
+    await control(prometheus(latency), kubernetes, members)
+    assert members.told == ["secondaries 3", "release to 3"]
+    assert kubernetes.changes[0][2]["spec"] == {"replicas": 3}
+
+
+async def test_one_that_leaves_in_the_middle_takes_nobody_with_it() -> None:
+    kubernetes, members = stateful_set(4, 4), Members(leaving=frozenset({1}))
+    await control(prometheus("5"), kubernetes, members)
+    assert (kubernetes.changes, members.told) == ([], ["admit", "secondaries 4"])
 
 
 async def test_a_replica_that_has_started_is_let_in() -> None:

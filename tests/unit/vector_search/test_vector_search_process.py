@@ -15,9 +15,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from servers.qdrant_server import QdrantServer
 
+from recommendation.common.v1 import common_pb2
 from recommendation.events.v1 import events_pb2
 from recommendation.vector_search.v1 import vector_search_pb2 as pb
 from recommendation.vector_search.v1 import vector_search_pb2_grpc as pb_grpc
+from servicekit.arrays import pack_floats, pack_keys
 from servicekit.eventlog.open import open_event_log
 from servicekit.eventlog.port import NewRecord
 from servicekit.eventlog.topics import CONTENT_CHANGED, default_specs
@@ -108,6 +110,31 @@ async def test_a_killed_service_is_itself_again(tmp_path: Path) -> None:
         child.terminate()
         assert await child.wait() == 0
     await log.close()
+
+
+@pytest.mark.timeout(120)
+async def test_what_was_acknowledged_before_a_kill_is_found_after_it(tmp_path: Path) -> None:
+    matrix = vectors()
+    async with process(tmp_path) as (stub, child):
+        await stub.UpsertItems(pb.UpsertItemsRequest(embeddings=embeddings()))
+        changed = pb.UpsertItemsRequest.Embedding(item=film(7, colour="blue"), model_id="use")
+        await stub.UpsertItems(pb.UpsertItemsRequest(embeddings=[changed]))
+        await stub.DeleteItems(pb.DeleteItemsRequest(tenant=TENANT, item_keys=pack_keys([ALL[9]])))
+        child.send_signal(signal.SIGKILL)
+        await child.wait()
+    blue = common_pb2.Predicate(
+        field="colour", operator=common_pb2.FILTER_OPERATOR_EQ, values=[common_pb2.AttributeValue(text="blue")]
+    )
+    queries = [pb.SearchByVectorRequest.Query(tenant=TENANT, vector=pack_floats(vector), limit=1) for vector in matrix]
+    filtered = pb.SearchByVectorRequest.Query(
+        tenant=TENANT, vector=pack_floats(matrix[0]), limit=10, filter=common_pb2.Filter(predicates=[blue])
+    )
+    async with process(tmp_path) as (stub, _):
+        answer = await stub.SearchByVector(pb.SearchByVectorRequest(queries=[*queries, filtered]))
+    found = [np.frombuffer(result.item_keys, np.int64).tolist() for result in answer.results]
+    assert found.pop() == [ALL[7]]
+    assert ALL[9] not in found.pop(9)
+    assert found == [[each] for each in ALL if each != ALL[9]]
 
 
 @pytest.mark.timeout(300)
