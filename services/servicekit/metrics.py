@@ -50,8 +50,8 @@ CONSUMER_LAG = Gauge("kafka_consumer_lag", "Records not read yet.", ["topic"])
 CONSUMER_PARTITION_LAG = Gauge("kafka_consumer_partition_lag", "Records not read yet.", ["topic", "partition"])
 # Records that a consumer applied.
 CONSUMED = Counter("consumer_records_total", "Records applied.", ["topic"])
-# How long the newest record that was applied had been in the log; in a region that another one is mirrored to, how far
-# that region lags behind. 0 while there is nothing to apply.
+# How long the newest record that was applied had been in the log, 0 while there is nothing to apply; for the heartbeats
+# of a region that is mirrored here, how old the newest is, which grows while none comes.
 REPLICATION_LAG = Gauge("replication_lag_seconds", "Age of the newest record when it was applied.", ["topic"])
 # Records put aside because they could not be decoded or applied.
 DEAD_LETTERS = Counter("consumer_dead_letters_total", "Records put aside.", ["topic"])

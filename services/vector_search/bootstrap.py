@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from recommendation.vector_search.v1 import vector_search_pb2_grpc as pb_grpc
 from servicekit.clock import Clock, SystemClock
 from servicekit.costs import show_costs
-from servicekit.errors import DeadlineExceededError, ServiceError, UnavailableError
+from servicekit.errors import ServiceError
 from servicekit.eventlog.open import event_log_of, topics_of
 from servicekit.eventlog.port import EventLog
 from servicekit.eventlog.topics import MODEL_PUBLISHED
@@ -33,7 +33,8 @@ from vector_search.warm import warm
 
 _AGE_INTERVAL_S = 10.0
 _REFRESH_INTERVAL_S = 0.4
-_ACTIVATE_AGAIN_S = 5.0
+_ACTIVATE_AGAIN_S = 2.0
+_LONGEST_PAUSE_S = 600.0
 
 
 class VectorSearch:
@@ -48,7 +49,9 @@ class VectorSearch:
         clock: Clock,
         kernel_threads: int = 1,
         least_recall: float = 0.95,
+        trained_elsewhere: bool = False,
     ) -> None:
+        self._trained_elsewhere = trained_elsewhere
         self._models = models
         self._dense = dense
         self._log = log
@@ -67,7 +70,7 @@ class VectorSearch:
             clock=clock,
             least_recall=least_recall,
         )
-        self.published: asyncio.Queue[VersionPublished] = asyncio.Queue()
+        self.published: asyncio.Queue[tuple[VersionPublished, float]] = asyncio.Queue()
         self._latest: dict[str, str] = {}
         self.follower: LogFollower | None = None
 
@@ -99,24 +102,28 @@ class VectorSearch:
     async def activate_published(self) -> None:
         """Switch to versions as they are announced; one that cannot be served is told and left out.
 
-        While its store does not answer it is tried again, until another one is announced.
+        It is tried again after ever longer pauses, until another one is announced: its store may not answer, or its
+        files may be on their way from another region.
         """
         log = get_logger(__name__)
         while True:
-            published = await self.published.get()
+            published, pause_s = await self.published.get()
             if self._latest[published.tenant] != published.version:
                 continue
             try:
-                await self.versions.activate(published.tenant, published.version, verified_by_another=True)
+                await self.versions.activate(
+                    published.tenant, published.version, verified_by_another=not self._trained_elsewhere
+                )
             except ServiceError as error:
                 log.error(  # noqa: TRY400 - said for people, no bug to trace
                     "the published version cannot be served",
                     tenant=published.tenant,
                     version=published.version,
                     error=error.message,
+                    again_in_s=pause_s,
                 )
-                if isinstance(error, UnavailableError | DeadlineExceededError):
-                    asyncio.get_running_loop().call_later(_ACTIVATE_AGAIN_S, self.published.put_nowait, published)
+                again = (published, min(2 * pause_s, _LONGEST_PAUSE_S))
+                asyncio.get_running_loop().call_later(pause_s, self.published.put_nowait, again)
 
     async def follow_collections(self) -> None:
         """Take over what other replicas do with the collections that all of them share."""
@@ -148,7 +155,7 @@ class VectorSearch:
     def _apply(self, change: Change) -> None:
         if isinstance(change, VersionPublished):
             self._latest[change.tenant] = change.version
-            self.published.put_nowait(change)
+            self.published.put_nowait((change, _ACTIVATE_AGAIN_S))
         else:
             self.tenants.get(change.tenant).apply(change)
 
@@ -203,6 +210,7 @@ async def run(settings: VectorSearchSettings, stop: asyncio.Event) -> None:
             clock=SystemClock(),
             kernel_threads=settings.kernel_threads,
             least_recall=settings.least_recall,
+            trained_elsewhere=settings.trained_elsewhere,
         )
         opened.callback(service.close)
         tasks = await opened.enter_async_context(BackgroundTasks(stop))

@@ -48,5 +48,7 @@ class VectorSearchSettings(ServiceSettings):
     """Threads that compute candidates; more than one helps where there are idle processors."""
     least_recall: float = Field(default=0.95, ge=0.0, le=1.0)
     """A version whose dense search finds a smaller part of the nearest ten is not activated."""
+    trained_elsewhere: bool = False
+    """Whether another region trains: then nobody has seen yet that a version's vectors are in this region's Qdrant."""
     build_timeout_s: float = Field(default=1_800.0, gt=0.0)
     """Seconds that building one collection of dense vectors may take."""

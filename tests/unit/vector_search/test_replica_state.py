@@ -1,5 +1,6 @@
 """A replica's state is a version plus the tail of the log: overlay, versions, restarts."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from servicekit.eventlog.memory import MemoryEventLog
 from servicekit.eventlog.port import NewRecord
 from servicekit.eventlog.topics import CONTENT_CHANGED
 from servicekit.testing import eventually
+from vector_search import bootstrap
 from vector_search.adapters.exact_collections import ExactDenseStore
 from vector_search.testing import (
     COUNT,
@@ -211,6 +213,21 @@ async def test_published_versions_are_followed(trained: Replica) -> None:
     draft(V2).write(trained.models)
     await trained.publish("20240109T000000-0000000f")  # cannot be served: told and left out
     await trained.publish(V2)
+
+    async def serves() -> bool:
+        *_, result = await trained.candidates([ALL[1]])
+        return result.model_version == V2
+
+    await eventually(serves)
+
+
+async def test_a_published_version_whose_files_come_later_is_served_then(
+    trained: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "_ACTIVATE_AGAIN_S", 0.05)
+    await trained.publish(V2)
+    await asyncio.sleep(0.2)  # tried in vain, more than once
+    draft(V2).write(trained.models)
 
     async def serves() -> bool:
         *_, result = await trained.candidates([ALL[1]])
