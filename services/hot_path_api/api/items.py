@@ -13,7 +13,7 @@ from hot_path_api.api.rendering import item_document
 from hot_path_api.api.requests import MAX_BULK_BODY_BYTES, Call, read_json, read_query, validate
 from hot_path_api.api.routing import add_route
 from hot_path_api.api.schemas import BulkWritten, ItemContent, ItemOut, ItemPage, ItemsBody, ItemWritten, NewItem
-from hot_path_api.api.times import unix_ms
+from hot_path_api.api.times import past_ms, unix_ms
 from hot_path_api.api.writes import STATUS_BY_OUTCOME, EventIds, once
 from hot_path_api.application.catalogue import Catalogue
 from hot_path_api.application.idempotency import RepeatedWrites
@@ -232,7 +232,7 @@ class ItemRoutes:
             title=asked.title,
             description=asked.description,
             attributes={name: value for name, value in asked.attributes.items() if value is not None},
-            created_at_ms=now_ms if asked.created_at is None else unix_ms(asked.created_at),
+            created_at_ms=now_ms if asked.created_at is None else past_ms(asked.created_at, now_ms, field="created_at"),
             available_from_ms=None if asked.available_from is None else unix_ms(asked.available_from),
             available_until_ms=None if asked.available_until is None else unix_ms(asked.available_until),
             hidden=asked.hidden,

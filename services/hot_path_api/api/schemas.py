@@ -136,7 +136,8 @@ class ItemContent(Body):
     """Anything that filters, diversity and explanations may use: texts, numbers, truth values or lists of texts.
     A value of null counts as absent."""
     created_at: Moment | None = None
-    """When it came into being, as RFC 3339 with a zone or as Unix time, from 1970 on; absent: now."""
+    """When it came into being, as RFC 3339 with a zone or as Unix time, from 1970 to five minutes from now; absent:
+    now. What is to come has an available_from."""
     available_from: Moment | None = None
     """It may be recommended from this moment on."""
     available_until: Moment | None = None

@@ -18,9 +18,16 @@ def occurred_at_ms(moment: datetime | None, now_ms: int, *, field: str) -> int:
     Raises:
         InvalidArgumentError: It is more than five minutes ahead.
     """
-    if moment is None:
-        return now_ms
+    return now_ms if moment is None else max(past_ms(moment, now_ms, field=field), 1)  # 0 is how a missing time travels
+
+
+def past_ms(moment: datetime, now_ms: int, *, field: str) -> int:
+    """Give a time that cannot be in the future, as Unix milliseconds.
+
+    Raises:
+        InvalidArgumentError: It is more than five minutes ahead.
+    """
     given_ms = unix_ms(moment)
     if given_ms > now_ms + MAX_AHEAD_MS:
         raise InvalidArgumentError("it is more than five minutes ahead of the server's clock", field=field)
-    return max(given_ms, 1)  # 0 is how a missing time travels
+    return given_ms

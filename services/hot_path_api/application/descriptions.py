@@ -60,7 +60,7 @@ class Descriptions:
         names = [name if name in pool.shares else "" for name in pool.names]
         shares = pool.features.take(picked, axis=1).T.astype(np.float64).round(6).tolist()
         told = scores.take(picked).astype(np.float64).round(6).tolist()
-        without_cause = (Reason(popular),)
+        without_cause, filling = (Reason(popular),), (Reason(ReasonCode.FALLBACK),)
         described = []
         for item, cause, score, row in zip(items, causes, told, shares, strict=True):
             sources = {name: share for name, share in zip(names, row, strict=True) if share and name}
@@ -68,7 +68,7 @@ class Descriptions:
             if reasons is None and cause is not None:
                 reasons = _because_of(cause)
             elif reasons is None:
-                reasons = without_cause if TRENDING in sources else ()
+                reasons = without_cause if TRENDING in sources else () if sources else filling
             described.append(RecommendedItem(item, score, sources, reasons))
         return described, errors
 

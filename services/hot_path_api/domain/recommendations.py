@@ -69,7 +69,7 @@ class ReasonCode(StrEnum):
     TRENDING = "trending"  # many people took to it lately
     SIMILAR_TO = "similar_to"  # it resembles the item asked about
     MATCHES_QUERY = "matches_query"  # its text resembles the words asked for
-    FALLBACK = "fallback"  # from the static list of the model
+    FALLBACK = "fallback"  # it fills the list: from the static list of the model, or from the catalogue
 
 
 @dataclass(slots=True)

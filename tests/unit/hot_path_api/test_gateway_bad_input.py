@@ -114,6 +114,7 @@ BAD_BODIES: tuple[tuple[str, Any, str], ...] = (
     ("/api/v1/items", {**ITEM, "attributes": {str(n): n for n in range(101)}}, "attributes"),
     ("/api/v1/items", {**ITEM, "attributes": {f"a{n}": "x" * 9_000 for n in range(40)}}, "attributes"),
     ("/api/v1/items", {**ITEM, "created_at": "1957-01-01T00:00:00Z"}, "created_at"),
+    ("/api/v1/items", {**ITEM, "created_at": NEXT_HOUR}, "created_at"),
     ("/api/v1/items", {**ITEM, "available_until": "9999-12-31T23:00:00-05:00"}, "available_until"),
     ("/api/v1/items", {**ITEM, "title": "x" * 1_001}, "title"),
     ("/api/v1/items", {**ITEM, "available_from": "2025-01-01T00:00Z", "available_until": 0}, "available_until"),

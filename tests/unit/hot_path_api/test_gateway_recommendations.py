@@ -163,7 +163,7 @@ async def test_a_catalogue_that_nobody_has_touched_is_shown_all_the_same(shop: S
     shop.world.interactions.clear()
     answer = await shop.list(MAIN, limit=100)
     assert {item["item_id"] for item in answer["items"]} == {str(number) for number in range(1, 10)}
-    assert answer["items"][0]["reasons"] == []
+    assert answer["items"][0]["reasons"] == [{"code": "fallback"}]
     assert await shop.ids(MAIN, user_id="nobody", filter="year:lte:1991") == ["1"]
 
 
