@@ -20,7 +20,7 @@ _WORDS = {
     "item_user_item": "the same people like {title}",  # a path of the graph, whose middle is only a number of people
     "trending": "many like it now",
     "similar_to": "like {title}",
-    "fallback": "popular",
+    "fallback": "fills the list",
 }
 
 
