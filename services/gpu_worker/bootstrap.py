@@ -112,6 +112,7 @@ class Wiring:
             service_names=(SERVICE_NAME,),
             register=lambda server: pb_grpc.add_GpuWorkerServiceServicer_to_server(servicer, server),
             shutdown_grace_s=self._settings.shutdown_grace_s,
+            tls=self._settings.tls,
         )
 
     def make_content_runner(self) -> ConsumerRunner:

@@ -230,7 +230,9 @@ async def run(settings: GraphServiceSettings, stop: asyncio.Event) -> None:
         await log.ensure_topics(topics_of(settings))
         await asyncio.to_thread(warm)
         tasks = await opened.enter_async_context(BackgroundTasks(stop))
-        profile_store = await opened.enter_async_context(RpcChannel(settings.agentdb_endpoint, name="profile_store"))
+        profile_store = await opened.enter_async_context(
+            RpcChannel(settings.agentdb_endpoint, name="profile_store", tls=settings.tls)
+        )
         rebuilder = make_rebuilder(graph, profile_store, log)
         server = await opened.enter_async_context(make_server(settings, graph, rebuilder))
         show_costs("graph_service", settings)

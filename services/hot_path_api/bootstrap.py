@@ -312,6 +312,6 @@ async def gateway(
             models=models,
             served=served,
             listener=ChangeListener(consumer, catalogue=catalogue, models=models, epoch=epoch),
-            reserve=Reserve(popularity, catalogue, models, tenant=settings.tenant, timeout_s=_READ_S),
+            reserve=Reserve(popularity, catalogue, types, models, tenant=settings.tenant, timeout_s=_READ_S),
             model_refresh_s=settings.model_refresh_s,
         )

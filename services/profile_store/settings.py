@@ -28,7 +28,7 @@ class ProfileStoreSettings(ServiceSettings):
     cql_replication_factor: int = Field(default=3, ge=1, le=9)
     """On how many nodes of each datacenter everything lies; used when the migration makes the keyspace."""
     cql_scylla: bool = False
-    """Whether the cluster knows Scylla's own clauses: BYPASS CACHE, USING TIMEOUT, tablets, its compaction."""
+    """Whether the cluster knows Scylla's own clauses: BYPASS CACHE, USING TIMEOUT, tablets."""
     cql_timeout_s: float = Field(default=5.0, gt=0.0)
     """The longest that a query may take; a caller's deadline may end it earlier."""
     cql_speculative_delay_ms: int = Field(default=100, ge=0)

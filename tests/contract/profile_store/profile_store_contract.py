@@ -132,6 +132,11 @@ class ItemStoreContract(ProfileStoreContract):
         found = await store.get_items([key(f"{n:04}") for n in reversed(range(1_000))])
         assert [int(item.item_id) for item in found] == list(reversed(range(1_000)))
 
+    async def test_many_items_with_long_texts_are_put_at_once(self, store: Store) -> None:
+        items = [an_item(f"{n:02}", description=f"{n} " + "☼" * 20_000) for n in range(40)]
+        assert await store.put_items(items) == [PutOutcome(applied=True, created=True)] * 40
+        assert await store.get_items([key(f"{n:02}") for n in range(40)]) == items
+
     async def test_the_last_writer_by_time_wins(self, store: Store) -> None:
         await store.put_items([an_item("a", title="new", updated_at_ms=NOW)])
         assert await store.put_items([an_item("a", title="old", updated_at_ms=NOW - 1)]) == [

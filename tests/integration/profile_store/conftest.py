@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from cassandra.cluster import Cluster
+from cassandra.query import PreparedStatement
 from integration.profile_store.cql_stores import open_cql
 from servers.addresses import Addresses
 
@@ -15,6 +18,22 @@ from profile_store.adapters.cql.store import CqlProfileStore
 from profile_store.bootstrap import open_migration_target, read_migrations
 from profile_store.settings import ProfileStoreSettings
 from servicekit.migrations import migrate
+
+TAKEN_AHEAD_S = 3 * 86_400
+
+
+@pytest.fixture(autouse=True)
+def _no_write_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse what Scylla refuses and Cassandra takes: write timestamps more than three days ahead."""
+    bind = PreparedStatement.bind
+
+    def checked(statement: Any, values: Any) -> Any:
+        for column, value in zip(statement.column_metadata, values, strict=False):
+            if column.name == "[timestamp]":
+                assert value / 1e6 < time.time() + TAKEN_AHEAD_S, statement.query_string
+        return bind(statement, values)
+
+    monkeypatch.setattr(PreparedStatement, "bind", checked)
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ from profile_store.adapters.cql.feed import SLOT_MS, event_key, first_arrival, s
 from profile_store.adapters.cql.histories import BUCKET_MS, USER_SHARDS, bucket_of, shard_of
 from profile_store.adapters.cql.items import name_shard
 from profile_store.adapters.cql.migration_target import schema
+from profile_store.adapters.cql.session import batches
 from profile_store.adapters.cql.store import STATEMENTS
 from profile_store.adapters.cql.types import type_key
 from profile_store.domain.items import ItemRef
@@ -228,3 +229,13 @@ def test_a_null_among_columns_is_no_number() -> None:
 def test_the_embedded_store_needs_no_driver() -> None:
     program = "import sys, profile_store.__main__; sys.exit('cassandra' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_long_rows_travel_in_smaller_batches() -> None:
+    short = [("a", 1)] * 25
+    assert [len(each) for each in batches(short, 10)] == [10, 10, 5]
+    long = [("x" * 4_000, 1)] * 5
+    assert [len(each) for each in batches(long, 10)] == [2, 2, 1]
+    mixed = [("a",), ("x" * 250_000,), (b"b",), ("c",)]
+    assert [list(each) for each in batches(mixed, 10)] == [mixed[:1], mixed[1:2], mixed[2:]]
+    assert list(batches([], 10)) == []

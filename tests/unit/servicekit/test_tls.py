@@ -1,5 +1,6 @@
 """Services show each other certificates, refuse who has none, and take new ones up without a restart."""
 
+import ast
 import asyncio
 import datetime as dt
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from servicekit.settings import ServiceSettings
 from servicekit.testing import eventually
 
 DAY = dt.timedelta(days=1)
+SERVICES = Path(__file__).parents[3] / "services"
 
 
 class Authority:
@@ -189,3 +191,16 @@ def test_the_settings_name_all_three_files_or_none(tmp_path: Path) -> None:
     assert told.tls == files
     with pytest.raises(ValidationError, match="TLS_KEY_FILE"):
         ServiceSettings(tls_cert_file=tmp_path / "tls.crt", tls_ca_file=tmp_path / "ca.crt")
+
+
+def test_every_service_passes_its_certificate_on() -> None:
+    bootstraps = sorted(SERVICES.glob("*/bootstrap.py"))
+    without, found = [], 0
+    for path in bootstraps:
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in {"RpcChannel", "GrpcServer"}:
+                found += 1
+                if "tls" not in {keyword.arg for keyword in call.keywords}:
+                    without.append(f"{path.parent.name}, line {call.lineno}")
+    assert found > len(bootstraps) > 3
+    assert without == []

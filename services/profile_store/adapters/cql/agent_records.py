@@ -202,8 +202,10 @@ class CqlRecords:
 
     async def _put_footprints(self, kind: str, records: Sequence[Record]) -> None:
         found = {_footprint(kind, each) for each in records}
-        ends = {each: _end_ms(each.bucket) for each in found}
-        await footprints.put(self._cql, {each: (end_ms, self._left_s(end_ms)) for each, end_ms in ends.items()})
+        await footprints.put(
+            self._cql,
+            {each: (each.bucket * RECORD_BUCKET_MS, self._left_s(_end_ms(each.bucket))) for each in found},
+        )
 
     async def _put(self, table: _Table[Record], records: Sequence[Record]) -> None:
         """Write rows one by one: several with long documents would be more than the server takes at once."""

@@ -230,7 +230,7 @@ class CqlInteractions:
                             shard_of(key),
                             key,
                             bucket,
-                            _timestamp(_end_ms(bucket)),
+                            _timestamp(bucket * BUCKET_MS),
                             _left_s(self._interactions_ttl_s, _end_ms(bucket) // 1_000, now_s),
                         )
                         for key, bucket in buckets

@@ -17,7 +17,6 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS schema_migrations (number int PRIMARY KEY, name text, checksum text)",
 )
 _COMPACTION = "{'class': 'SizeTieredCompactionStrategy'}"
-_SCYLLA_COMPACTION = "{'class': 'IncrementalCompactionStrategy'}"
 _STATEMENT_S = 30.0
 _TRIES = 3
 _TRY_AGAIN_S = 1.0
@@ -88,7 +87,7 @@ class CqlMigrationTarget:
 
     async def execute(self, statement: str) -> None:
         """See MigrationTarget."""
-        await self._run(statement.replace("{compaction}", _SCYLLA_COMPACTION if self._scylla else _COMPACTION))
+        await self._run(statement.replace("{compaction}", _COMPACTION))
 
     async def record(self, migration: Migration) -> None:
         """See MigrationTarget."""
@@ -123,7 +122,8 @@ class CqlMigrationTarget:
         if self._connection.has_keyspace:
             return
         factors = ", ".join(f"'{name}': {self._replication_factor}" for name in self._connection.datacenters)
-        tablets = " AND tablets = {'enabled': true}" if self._scylla else ""
+        # Conditional statements (LWT) need vnodes on every Scylla before 2025.4.
+        tablets = " AND tablets = {'enabled': false}" if self._scylla else ""
         await self._run(
             f"CREATE KEYSPACE IF NOT EXISTS {self._connection.address.keyspace} "
             f"WITH replication = {{'class': 'NetworkTopologyStrategy', {factors}}}{tablets}",

@@ -4,7 +4,7 @@ import asyncio
 import math
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ _BATCH_OF_PARTITIONS = 10
 """Statements to different partitions that travel together; above ten the server warns."""
 _BATCH_OF_ROWS = 30
 """Rows of one partition that travel together: below the 5 kB above which the server warns."""
+_BATCH_CHARACTERS = 10_000
+"""Text of a batch, but for a single row: a server refuses more than 50 kB, and a character may take four bytes."""
 _SINGLE = 16
 """Fewer statements than this go one by one, each to its own replica."""
 PAGE_ROWS = 20_000
@@ -148,7 +150,7 @@ class CqlSession:
     ) -> None:
         """Write many rows at once, in no order; a few of them travel together when there are many."""
         size = _BATCH_OF_ROWS if same_partition else 1 if len(rows) < _SINGLE else _BATCH_OF_PARTITIONS
-        await gather(self.write_together(statement, rows[start : start + size]) for start in range(0, len(rows), size))
+        await gather(self.write_together(statement, some) for some in batches(rows, size))
 
     async def write_together(self, statement: Statement, rows: Sequence[Sequence[Any]]) -> None:
         """Write rows in one request; when they are of one partition, all or none."""
@@ -245,6 +247,19 @@ async def gather(work: Iterable[Any]) -> list[Any]:
         if isinstance(result, BaseException):
             raise result
     return results
+
+
+def batches(rows: Sequence[Sequence[Any]], size: int) -> Iterator[Sequence[Sequence[Any]]]:
+    """Cut rows into batches of at most `size`, and of fewer where their texts are long."""
+    start, characters = 0, 0
+    for at, row in enumerate(rows):
+        length = sum(len(value) for value in row if isinstance(value, str | bytes))
+        if at > start and (at - start == size or characters + length > _BATCH_CHARACTERS):
+            yield rows[start:at]
+            start, characters = at, 0
+        characters += length
+    if start < len(rows):
+        yield rows[start:]
 
 
 def chunks(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
