@@ -231,7 +231,7 @@ async def gateway(
         served = ServedLists(sink)
         types = KnownInteractionTypes(profiles, timeout_s=_READ_S)
         attributes = KnownAttributes(profiles, catalogue, timeout_s=_READ_S)
-        health = Health(peers)
+        health = Health(peers, is_prepared=lambda: models.are_known)
         stock = Stock(profiles, clock=clock, timeout_s=_READ_S)
         popularity = PopularityLists(profiles, stock, length=_POPULAR_ITEMS, timeout_s=_READ_S)
         repeated: RepeatedWrites[Answer] = RepeatedWrites()

@@ -79,6 +79,8 @@ class Descriptions:
         if not len(question.history_keys):
             return [None] * len(places)
         causes = pool.because.take(places)
+        # What was disliked is no reason: -1 for it too.
+        causes = np.where(question.history_weights.take(causes, mode="wrap") > 0.0, causes, -1)
         keys = question.history_keys.take(causes, mode="wrap").tolist()  # -1, which is nobody, reads the last one
         items, _ = await self._selector.items(keys, timeout_s=timeout_s)
         return [item if cause >= 0 else None for item, cause in zip(items, causes.tolist(), strict=True)]

@@ -26,11 +26,16 @@ class Explanations:
     async def reasons(
         self, query: SourceQuery, keys: Sequence[int], *, timeout_s: float
     ) -> tuple[dict[int, list[Reason]], list[ServiceError]]:
-        """Give each item's reasons, largest share first, and the errors of those who did not answer."""
-        wanted = np.array(keys, np.int64)
+        """Give each item's reasons, largest share first, and the errors of those who did not answer.
+
+        What was disliked is no reason to show anything.
+        """
+        wanted, liked = np.array(keys, np.int64), query.liked()
+        if not len(liked.history_keys):
+            return {}, []
         contributions, errors = await _both(
-            self._index.explain(query, wanted, limit=_PER_ITEM, timeout_s=timeout_s),
-            self._graph.explain(query.tenant, query.history_keys, wanted, limit=_PER_ITEM, timeout_s=timeout_s),
+            self._index.explain(liked, wanted, limit=_PER_ITEM, timeout_s=timeout_s),
+            self._graph.explain(query.tenant, liked.history_keys, wanted, limit=_PER_ITEM, timeout_s=timeout_s),
         )
         history = list(dict.fromkeys(each.history_key for each in contributions))
         items, _ = await self._selector.items(history, timeout_s=timeout_s)

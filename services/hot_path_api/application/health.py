@@ -1,7 +1,9 @@
 """What the gateway can see of the others, and whether it may be sent traffic."""
 
 import asyncio
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Protocol
 
@@ -29,14 +31,22 @@ class State(StrEnum):
 class Health:
     """Asks the others every so often.
 
-    The gateway is ready from the moment when it has met profile_store until it drains. It stays ready when others go
-    away later, since it answers with what is left, and all gateways would otherwise leave at the same time.
+    The gateway is ready from the moment when it has met profile_store and is prepared, or has waited long enough for
+    that, until it drains. It stays ready when others go away later, since it answers with what is left, and all
+    gateways would otherwise leave at the same time.
+
+    Args:
+        peers: The others by name.
+        is_prepared: Tells whether the serving models are known; lists made before that are untrained ones.
+        patience_s: How long that is waited for once profile_store was met: vector_search may be away.
     """
 
-    def __init__(self, peers: Mapping[str, Peer]) -> None:
+    def __init__(self, peers: Mapping[str, Peer], *, is_prepared: Callable[[], bool], patience_s: float = 5.0) -> None:
         self._peers = peers
+        self._is_prepared = is_prepared
+        self._patience_s = patience_s
+        self._begins_at = math.inf
         self._serving = dict.fromkeys(peers, False)
-        self._has_met_required = False
         self._draining = False
 
     @property
@@ -44,7 +54,7 @@ class Health:
         """Give the state."""
         if self._draining:
             return State.DRAINING
-        if not self._has_met_required:
+        if not self._has_begun():
             return State.STARTING
         return State.OK if all(self._serving.values()) else State.DEGRADED
 
@@ -65,7 +75,13 @@ class Health:
         """Ask all others once."""
         answers = await asyncio.gather(*(peer.is_serving() for peer in self._peers.values()))
         self._serving = dict(zip(self._peers, answers, strict=True))
-        self._has_met_required = self._has_met_required or self._serving[REQUIRED]
+        if self._serving[REQUIRED]:
+            self._begins_at = min(self._begins_at, time.monotonic() + self._patience_s)
+
+    def _has_begun(self) -> bool:
+        if math.isfinite(self._begins_at) and self._is_prepared():
+            self._begins_at = -math.inf
+        return time.monotonic() >= self._begins_at
 
     async def run(self, stop: asyncio.Event, *, every_s: float, hurry_s: float = 0.05) -> None:
         """Ask again and again until stopped, in quick succession as long as not all were met."""

@@ -28,12 +28,18 @@ class ServingModels:
         self._models = dict.fromkeys(tenants, UNTRAINED)
         self._documents = dict.fromkeys(tenants, "")
         self._plans: dict[tuple[str, Algorithm], Plan] = {}
+        self._unheard = set(tenants)
         self._news = asyncio.Event()
         self._log = get_logger(__name__)
 
     def current(self, tenant: str) -> ServingModel:
         """Give the tenant's model."""
         return self._models[tenant]
+
+    @property
+    def are_known(self) -> bool:
+        """Whether vector_search has told of every tenant once."""
+        return not self._unheard
 
     def plan(self, tenant: str, algorithm: Algorithm, weights: Mapping[str, float] | None) -> Plan:
         """Plan a request.
@@ -72,6 +78,7 @@ class ServingModels:
         try:
             document = await self._index.serving_document(tenant, timeout_s=_TIMEOUT_S)
             if document == self._documents[tenant]:
+                self._unheard.discard(tenant)
                 return True
             model = parse_serving(document)
         except ServiceError as error:
@@ -83,4 +90,5 @@ class ServingModels:
         # The static list must be at hand when the store that holds its items is not.
         keys = [item_key(tenant, ref.item_type, ref.item_id) for ref in model.fallback]
         await read_or_none(self._catalogue, keys, timeout_s=_TIMEOUT_S)
+        self._unheard.discard(tenant)
         return True

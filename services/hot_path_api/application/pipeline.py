@@ -156,16 +156,17 @@ class Pipeline:
             popular = await self._ask_trending(found.question, query, model, run)
             pool = pool_of([pool, popular], enough=3 * want)
             ranked = rank(plan.blend, pool)
-        if not plan.tops_up or ranked.speaking >= want:
+        likes = bool((found.question.history_weights > 0.0).any())
+        if not plan.tops_up or (likes and ranked.speaking >= want):
             return pool, ranked, plan.strategy
-        strategy = plan.strategy if len(pool.keys) else TRENDING
+        strategy = plan.strategy if likes and len(pool.keys) else TRENDING
         popular = await self._ask_trending(found.question, query, model, run)
         if not len(popular.keys) and TRENDING in run.degraded:
-            strategy = plan.strategy if len(pool.keys) else FALLBACK
+            strategy = strategy if likes and len(pool.keys) else FALLBACK
             popular = fallback_candidates(query.tenant, model)
             if not len(popular.keys) and not len(pool.keys):
                 raise UnavailableError("no part that recommends can be reached; try again in a moment")
-        pool, scores = top_up(pool, ranked.scores, popular)
+        pool, scores = top_up(pool, ranked.scores, popular, likes=likes)
         return pool, Ranked(scores, best_first(scores[np.newaxis])[0], ranked.speaking), strategy
 
     async def _choose(

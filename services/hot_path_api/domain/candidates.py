@@ -1,7 +1,7 @@
 """Candidates with their features, and how the answers of several sources become one pool."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -44,6 +44,18 @@ class SourceQuery:
     filter: Filter
     limit: int
     weights: Mapping[str, float] | None = None
+
+    def liked(self) -> "SourceQuery":
+        """Give the same of the part of the history that speaks for something."""
+        positive = self.history_weights > 0.0
+        if positive.all():
+            return self
+        return replace(
+            self,
+            history_keys=self.history_keys[positive],
+            history_weights=self.history_weights[positive],
+            history_ages_s=self.history_ages_s[positive],
+        )
 
 
 @dataclass(frozen=True, slots=True)

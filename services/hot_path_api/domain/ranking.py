@@ -6,7 +6,7 @@ from hot_path_api.domain.candidates import TRENDING, Candidates, merge
 from servicekit.arrays import Floats
 
 
-def top_up(pool: Candidates, scores: Floats, popular: Candidates) -> tuple[Candidates, Floats]:
+def top_up(pool: Candidates, scores: Floats, popular: Candidates, *, likes: bool = True) -> tuple[Candidates, Floats]:
     """Add popular items to a pool that is too small, in three tiers that scores keep apart.
 
     First the candidates for which the sources' shares add up to something positive, by their scores as they were.
@@ -17,6 +17,7 @@ def top_up(pool: Candidates, scores: Floats, popular: Candidates) -> tuple[Candi
         pool: What the history retrieved.
         scores: float32[N] of the pool.
         popular: With the one feature "trending".
+        likes: Whether the history holds anything that was liked; what dislikes alone speak for is noise.
 
     Returns:
         The whole pool and its scores.
@@ -32,7 +33,7 @@ def top_up(pool: Candidates, scores: Floats, popular: Candidates) -> tuple[Candi
     tiered = np.empty(len(merged.keys), np.float32)
     tiered[known] = scores
 
-    first, last = evidence > 0.0, evidence < 0.0
+    first, last = (evidence > 0.0) & likes, evidence < 0.0
     between = ~(first | last)
     floor = float(tiered[first].min()) - 1.0 if first.any() else 0.0
     tiered[between] = floor + 0.999 * shares[between]  # 0.999 keeps the most popular one below the first tier

@@ -107,6 +107,13 @@ def test_topping_up_puts_popular_items_behind_and_what_is_spoken_against_last() 
     assert scores[0] == -7.0
 
 
+def test_what_dislikes_alone_speak_for_is_noise() -> None:
+    pool = candidates([1, 2], {"a": [3e-4, -0.4]}, shares={"a"})
+    popular = candidates([4, 2], {"trending": [1.0, 0.8]})
+    topped, scores = top_up(pool, np.array([9.0, 8.0], np.float32), popular, likes=False)
+    assert topped.keys[np.argsort(-scores)].tolist() == [4, 1, 2]
+
+
 def test_topping_up_with_one_side_only() -> None:
     pool = candidates([1], {"a": [0.5]})
     popular = candidates([4, 5], {"trending": [1.0, 0.5]})

@@ -89,6 +89,16 @@ async def test_one_interaction_makes_the_next_list_personal(shop: Shop) -> None:
     assert after["cold_start"] is False
 
 
+async def test_what_was_disliked_is_no_reason(shop: Shop) -> None:
+    shop.add_interaction("critic", "4", "rating", 1.0)
+    for explain in ("true", "false"):
+        answer = await shop.list(MAIN, user_id="critic", explain=explain)
+        assert answer["strategy"] == "trending"
+        assert answer["cold_start"] is False
+        assert {reason["code"] for item in answer["items"] for reason in item["reasons"]} <= {"trending", "fallback"}
+        assert answer["items"][0]["reasons"] == [{"code": "trending"}]
+
+
 async def test_what_resembles_a_disliked_item_comes_last(shop: Shop) -> None:
     shop.add_interaction("critic", "4", "rating", 1.0)
     shop.link("cooccurrence", "4", ("1", 0.9), ("5", 0.2))
