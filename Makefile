@@ -26,7 +26,7 @@ SERVERS := PYTHONPATH=tests $(BIN)/python -m servers
 .PHONY: help install proto data demo up down test servers servers-stop test-integration test-torch test-images check lint format types imports protos-check bench evaluate kustomize clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) proto $(WARMED) $(FETCHED) ## Make .venv, install, generate the bindings, compile the kernels, fetch the data
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import cleandoc
 from typing import Any, Final
 
 import typer
@@ -60,8 +61,15 @@ class _Subcommands(TyperGroup):
             found.command(cmd_name, context_settings=_SETTINGS)(function)
         command = typer.main.get_command(found)
         command.name = cmd_name
+        for each in (command, *getattr(command, "commands", {}).values()):
+            each.help = _flowing(each.help)
         command.rich_help_panel = entry.panel  # type: ignore[attr-defined]  # only some kinds of command declare it
         return command
+
+
+def _flowing(text: str | None) -> str:
+    """Join the lines of each paragraph: a docstring's are as long as the code's, which no terminal is."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in cleandoc(text or "").split("\n\n"))
 
 
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}

@@ -13,8 +13,14 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Column
 
 from recommend_cli.errors import CommandError
+
+ERROR_MARK: Final = "Error "
+"""How an error begins."""
+_DESCRIPTION_WIDTH: Final = 41
+_BAR_WIDTH: Final = 20  # with the longest description, the share and the time it fits 80 columns
 
 OUT: Final = Console(highlight=False)
 ERR: Final = Console(stderr=True, highlight=False)
@@ -22,7 +28,7 @@ ERR: Final = Console(stderr=True, highlight=False)
 
 def show_error(error: CommandError) -> None:
     """Say what is wrong and what to do about it."""
-    ERR.print(f"[bold red]Error[/] {escape(error.message)}", soft_wrap=True)
+    ERR.print(f"[bold red]{ERROR_MARK}[/]{escape(error.message)}", soft_wrap=True)
     if error.hint:
         ERR.print(f"      {escape(error.hint)}", soft_wrap=True)
 
@@ -43,8 +49,10 @@ def share_progress() -> Progress:
     """Give a progress display for things of which only the share done is known."""
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn(
+            "{task.description}", table_column=Column(no_wrap=True, max_width=_DESCRIPTION_WIDTH, overflow="ellipsis")
+        ),
+        BarColumn(_BAR_WIDTH),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         console=OUT,

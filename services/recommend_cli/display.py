@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -24,8 +24,10 @@ _WORDS = {
 }
 
 
-def list_table(answer: RecommendedList, *, before: RecommendedList | None = None, item_ids: bool = False) -> Table:
-    """Describe a list; with the list before, also what is new in it and what moved."""
+def list_table(
+    answer: RecommendedList, *, before: RecommendedList | None = None, item_ids: bool = False
+) -> RenderableType:  # fmt: skip
+    """Describe a list, and below it what it had to do without; with the list before, also what is new or moved."""
     table = Table(box=SIMPLE_HEAD)
     table.add_column("", justify="right")
     if before is not None:
@@ -44,7 +46,9 @@ def list_table(answer: RecommendedList, *, before: RecommendedList | None = None
             cells.append(escape(item.item_id))
         cells += [escape(item.title), escape(about(item.attributes)), escape(why(item.reasons))]
         table.add_row(*cells)
-    return table
+    if not answer.degraded:
+        return table
+    return Group(table, f"[yellow]without {escape(', '.join(answer.degraded))}, which could not be asked[/]")
 
 
 def history_table(done: Sequence[tuple[Interaction, Mapping[str, Any]]]) -> Table:

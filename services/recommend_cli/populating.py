@@ -109,11 +109,16 @@ async def train_model(
             )
             progress.update(task, completed=1.0, description="Training")
     if training.activated:
-        await _wait_until_served(gateway, training.version)
+        await wait_until_served(gateway, training.version)
     return training
 
 
-async def _wait_until_served(gateway: Gateway, version: str) -> None:
+async def wait_until_served(gateway: Gateway, version: str) -> None:
+    """Wait until the gateway's lists are made with a version.
+
+    Raises:
+        CommandError: They are not after half a minute.
+    """
     give_up = time.monotonic() + _SWITCH_S
     while (await gateway.trending(limit=1)).model_version != version:
         if time.monotonic() > give_up:

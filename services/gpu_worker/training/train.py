@@ -220,7 +220,7 @@ def _search(
     best = judge(features)
     tried: list[dict[str, Any]] = [{"source": "", "values": {}, _JUDGE: best, "kept": True}]
     for number, (source, values) in enumerate(options):
-        clock.tell(f"settings: {source} {dict(values)}", 0.3 + 0.4 * number / len(options))
+        clock.tell(f"settings: {source} {number + 1} of {len(options)}", 0.3 + 0.4 * number / len(options))
         candidate = changed(recipe, source, values)
         rebuilt = components if "half_life_items" in values else workshop.rebuilt(components, source, candidate)
         candidate = candidate.with_scales({source: measure_scale(source, rebuilt, queries, candidate)})

@@ -207,7 +207,7 @@ def _check(progress: RebuildProgress, least_percent: int) -> None:
         if 100 * has < least_percent * had:
             raise FailedPreconditionError(
                 f"the rebuilt graph has {has:,} {name}, the one that serves {had:,}: it serves on. A database holds "
-                "the graph of one deployment: is that of another one in it? If the difference is right, ask for a smaller "
+                "the graph of one deployment: is another one's in it? If the difference is right, ask for a smaller "
                 "least_percent",
                 field="least_percent",
             )

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import HTTPException
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -125,8 +125,13 @@ def _add_documentation(app: FastAPI) -> None:
             swagger_favicon_url=f"{_DOCS}/static/favicon.png",
         )
 
+    async def to_docs(_request: Request) -> RedirectResponse:
+        return RedirectResponse(_DOCS)
+
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     app.add_route(_DOCS, docs, include_in_schema=False)
+    for path in ("/", "/docs"):  # where people look first
+        app.add_route(path, to_docs, include_in_schema=False)
     # The page's scripts come from a package, so that it works without a network.
     with as_file(files("fastapi_offline") / "static") as folder:
         app.mount(f"{_DOCS}/static", StaticFiles(directory=folder))

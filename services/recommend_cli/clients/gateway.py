@@ -133,11 +133,14 @@ class Gateway:
         user_id: str,
         *,
         limit: int = 10,
+        item_type: str | None = None,
         filters: Sequence[str] = (),
         explain: bool = False,
     ) -> RecommendedList:
-        """Ask for a user's list."""
+        """Ask for a user's list, of all types of items or of one."""
         query: dict[str, Any] = {"user_id": user_id, "limit": limit, "filter": list(filters)}
+        if item_type is not None:
+            query["item_type"] = item_type
         if explain:
             query["explain"] = "true"
         return _list(await self._call("GET", "/api/recommendations", query=query))

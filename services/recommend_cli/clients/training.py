@@ -11,11 +11,13 @@ from recommend_cli.clients.services import errors_told
 from recommend_cli.errors import CommandError
 from recommendation.gpu_worker.v1 import gpu_worker_pb2 as pb
 from recommendation.gpu_worker.v1 import gpu_worker_pb2_grpc as rpc
+from servicekit.errors import FailedPreconditionError
 from servicekit.rpc.client import RpcChannel
 
 _CALL_S: Final = 10.0
 _SWITCH_S: Final = 120.0  # vector_search builds and verifies before it switches
 _POLL_S: Final = 0.2
+_TOO_LITTLE: Final = "training needs at least"  # the other precondition is that no training of the tenant runs
 
 
 class HoldOut(Enum):
@@ -72,7 +74,7 @@ class Trainer:
             activate=activate,
         )
         with errors_told():
-            training_id = (await self._channel.unary(self._stub.StartTraining, request, timeout_s=_CALL_S)).training_id
+            training_id = await self._start(request)
             while True:
                 state = await self._channel.unary(
                     self._stub.GetTraining,
@@ -88,6 +90,16 @@ class Trainer:
             raise CommandError(f"Training failed: {state.message}")
         report = json.loads(state.report_json) if state.report_json else {}
         return Training(state.version, state.activated, state.message, report)
+
+    async def _start(self, request: pb.StartTrainingRequest) -> str:
+        try:
+            return (await self._channel.unary(self._stub.StartTraining, request, timeout_s=_CALL_S)).training_id
+        except FailedPreconditionError as error:
+            if _TOO_LITTLE not in error.message:
+                raise
+            raise CommandError(
+                error.message, hint="`recommend load interactions FILE` adds some; `--help` says what a file holds"
+            ) from error
 
     async def models(self) -> Sequence[Model]:
         """List the versions, newest first."""

@@ -28,6 +28,9 @@ Filters = Annotated[
 def for_user(
     user_id: Annotated[str, typer.Argument(metavar="ID", help="The user's id; an unknown user gets what is trending.")],
     data_dir: DataDir = DEFAULT_DATA_DIR,
+    item_type: Annotated[
+        str | None, typer.Option("--item-type", "-t", help="Only items of this type; by default of all types.")
+    ] = None,
     limit: Limit = 10,
     filters: Filters = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show every reason.")] = False,
@@ -35,7 +38,9 @@ def for_user(
     """Show what a user did last, newest first, and recommend to them."""
 
     async def ask(gateway: Gateway) -> RecommendedList:
-        return await gateway.recommend(user_id, limit=limit, filters=filters or (), explain=explain)
+        return await gateway.recommend(
+            user_id, limit=limit, item_type=item_type, filters=filters or (), explain=explain
+        )
 
     async def ask_both() -> None:
         async with gateway_of(data_dir) as gateway:
@@ -128,5 +133,3 @@ async def _show_list(gateway: Gateway, ask: Callable[[Gateway], Awaitable[Recomm
     OUT.print(list_table(answer, item_ids=True))
     model = f"model {answer.model_version}" if answer.model_version else "no model yet"
     OUT.print(f"{answer.strategy}, {model}, {milliseconds:.0f} ms", style="dim")
-    if answer.degraded:
-        OUT.print(f"[yellow]without {', '.join(answer.degraded)}, which could not be asked[/]")

@@ -54,10 +54,12 @@ def load_item_file(file: File, data_dir: DataDir = DEFAULT_DATA_DIR, item_type: 
     true or false likewise; else texts. Numbers beyond 2^53 lose digits: their
     line is bad, and a column that mostly holds such ids is read as texts.
 
+    Times are written as those of `load interactions`.
+
     Good lines are loaded, bad ones listed by their numbers; the exit code is 1 when no line was loaded.
     """
     outcome = asyncio.run(_load_items(file, data_dir, item_type))
-    _show(outcome, "items", file)
+    _show(outcome, "item", file)
 
 
 @load.command("interactions")
@@ -69,14 +71,20 @@ def load_interaction_file(
         str, typer.Option("--type", help="The type of interactions that do not name theirs.")
     ] = "view",
 ) -> None:
-    """Load interactions: user_id, item_id, item_type, interaction_type, value, occurred_at, event_id.
+    """Load interactions.
+
+    Fields: user_id, item_id, item_type, interaction_type, value, occurred_at, event_id.
+
+    occurred_at is RFC 3339 with a zone, such as 2026-03-28T14:05:00Z or 2026-03-28T15:05:00+01:00, or Unix time in
+    seconds or milliseconds, such as 1774706700 or 1774706700000. Absent it is now; more than five minutes ahead is
+    refused.
 
     A user's interactions keep the order of the file. Without an event_id the line's content identifies it, so loading
     a file again changes nothing. Good lines are loaded, bad ones listed by their numbers; the exit code is 1 when no
     line was loaded.
     """
     outcome = asyncio.run(_load_interactions(file, data_dir, item_type, interaction_type))
-    _show(outcome, "interactions", file)
+    _show(outcome, "interaction", file)
 
 
 def gateway_of(data_dir: Path) -> Gateway:
@@ -91,8 +99,8 @@ def gateway_of(data_dir: Path) -> Gateway:
 async def _load_ml100k(data_dir: Path, cache_dir: Path) -> None:
     async with gateway_of(data_dir) as gateway:
         items, interactions = await load_movielens(gateway, stores_of(data_dir), cache_dir)
-    _show(items, "items", None)
-    _show(interactions, "interactions", None)
+    _show(items, "item", None)
+    _show(interactions, "interaction", None)
 
 
 async def _load_items(file: Path, data_dir: Path, item_type: str) -> LoadOutcome:
@@ -110,11 +118,10 @@ def _show(outcome: LoadOutcome, what: str, file: Path | None) -> None:
     """Print what was loaded and list the bad lines."""
     # Some may be stored by way of the event log before the answer says so; they are no news then.
     nothing_new = outcome.known and not outcome.new
-    OUT.print(f"{outcome.loaded:,} {what} loaded{', all of them known before' if nothing_new else ''}")
+    OUT.print(f"{_counted(outcome.loaded, what)} loaded{', all of them known before' if nothing_new else ''}")
     if outcome.bad:
-        lines = "1 line" if len(outcome.bad) == 1 else f"{len(outcome.bad):,} lines"
         place = f" of {escape(str(file))}" if file else ""
-        ERR.print(f"[yellow]{lines}{place} not loaded:[/]", soft_wrap=True)
+        ERR.print(f"[yellow]{_counted(len(outcome.bad), 'line')}{place} not loaded:[/]", soft_wrap=True)
         numbers = sorted(outcome.bad)
         for number in numbers[:_MOST_LINES_SHOWN]:
             ERR.print(f"  line {number}: {outcome.bad[number]}", markup=False, soft_wrap=True)
@@ -123,6 +130,10 @@ def _show(outcome: LoadOutcome, what: str, file: Path | None) -> None:
             ERR.print(f"  and {len(rest):,} more, on line{'s' if len(rest) > 1 else ''} {_ranges(rest)}")
     if not outcome.loaded:
         raise CommandError("No line was loaded")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _note(sentence: str) -> None:

@@ -24,8 +24,8 @@ from recommend_cli.options import (
     SettingsFile,
     StoreChoice,
 )
-from recommend_cli.populating import train_model, wait_until_applied, wait_until_embedded
-from recommend_cli.stack.folder import RunFolder, StackState, running_stack, stores_of
+from recommend_cli.populating import train_model, wait_until_applied, wait_until_embedded, wait_until_served
+from recommend_cli.stack.folder import RunFolder, StackState, how_to_stop, running_stack, stores_of
 from recommend_cli.stack.plan import DEFAULT_PORT
 from recommend_cli.stack.running import stack_up
 from recommend_cli.stack.signals import run_until_stopped, wait_for_stop
@@ -69,7 +69,7 @@ async def _demo(data_dir: Path, stores: Stores, *, port: int, auth: bool, cache_
         await show_visitors(gateway)
         await show_a_change(gateway)
         if supervisor is None:
-            OUT.print("The stack was running before and goes on; `recommend down` stops it")
+            OUT.print(f"The stack was running before and goes on; {how_to_stop(data_dir)}", soft_wrap=True)
         elif not once:
             OUT.rule(align="left")
             show_addresses(folder, state)
@@ -84,7 +84,11 @@ async def _fill(state: StackState, gateway: Gateway, stores: Stores, cache_dir: 
         items, interactions = await load_movielens(gateway, stores, cache_dir)
         if items.bad or interactions.bad:
             raise CommandError("Some of the data was refused", hint="`recommend load ml-100k` lists what")
-    if not await _has_model(state):
+    version = await _serving_version(state)
+    if version:
+        # A gateway that has just started learns of it in a moment; until then its lists are the popular ones.
+        await wait_until_served(gateway, version)
+    else:
         load = read_load(stores)
         await wait_until_embedded(state, load.films if load else 0)
         await wait_until_applied(state)
@@ -93,6 +97,8 @@ async def _fill(state: StackState, gateway: Gateway, stores: Stores, cache_dir: 
             raise CommandError(f"The model was not activated: {training.message}")
 
 
-async def _has_model(state: StackState) -> bool:
+async def _serving_version(state: StackState) -> str:
+    """Give the active version; empty where nothing was trained yet."""
     async with connected(state, "gpu_worker") as channel:
-        return any(model.active for model in await Trainer(channel, state.tenant).models())
+        models = await Trainer(channel, state.tenant).models()
+    return next((model.version for model in models if model.active), "")

@@ -22,7 +22,10 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write the report 
 
 
 def evaluate(
-    protocol: Annotated[ProtocolName, typer.Option("--protocol", "-P", help="What is measured, and how.")],
+    protocol: Annotated[
+        ProtocolName,
+        typer.Option("--protocol", "-P", metavar="NAME", help="What is measured, and how: one of the above."),
+    ],
     seeds: Annotated[
         str, typer.Option("--seeds", help='As "1-5" or "1,3". Each is a stack of its own. Default: the protocol\'s.')
     ] = "",

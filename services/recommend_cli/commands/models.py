@@ -20,7 +20,7 @@ from recommend_cli.display import fitting_table
 from recommend_cli.errors import CommandError
 from recommend_cli.options import DataDir
 from recommend_cli.populating import train_model
-from recommend_cli.stack.folder import running_stack
+from recommend_cli.stack.folder import option_of, running_stack
 from recommend_cli.stack.stores import DEFAULT_DATA_DIR
 
 _JUDGED_BY: Final = "NDCG@10"  # the metric that decides whether a version may serve
@@ -41,14 +41,17 @@ def train(
     OUT.print(hold_out_table(training.report))
     OUT.print(f"Version {training.version} {'serves' if training.activated else 'does not serve'}")
     if not training.activated and not no_activate:
-        raise CommandError(training.message, hint=f"`recommend activate {training.version} --force` serves it anyway")
+        raise CommandError(
+            training.message,
+            hint=f"`recommend activate {training.version} --force{option_of(data_dir)}` serves it anyway",
+        )
 
 
 def models(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """List the versions, newest first, with their hold-out metrics."""
     listed = asyncio.run(_models(data_dir))
     if not listed:
-        OUT.print("No model was trained yet: `recommend train`")
+        OUT.print(f"No model was trained yet: `recommend train{option_of(data_dir)}`", soft_wrap=True)
         return
     OUT.print(models_listing(listed, OUT))
 

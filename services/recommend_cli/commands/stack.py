@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from recommend_cli.console import OUT
+from recommend_cli.console import ERROR_MARK, OUT
 from recommend_cli.display import fitting_table
 from recommend_cli.errors import CommandError
 from recommend_cli.options import DataDir, NoAuth, Port, SettingsFile, StoreChoice
-from recommend_cli.stack.folder import RunFolder, StackState, how_to_start
+from recommend_cli.stack.folder import RunFolder, StackState, how_to_start, how_to_stop
 from recommend_cli.stack.health import is_ready
 from recommend_cli.stack.leftovers import process_of, stop_leftovers, supervisor_of
 from recommend_cli.stack.plan import DEFAULT_PORT
@@ -86,10 +86,20 @@ def _start_in_background(stores: Stores, data_dir: Path, *, port: int, no_auth: 
             if state is not None and state.supervisor_pid == process.pid and state.phase == "ready":
                 break
             if process.poll() is not None:
-                raise CommandError("The stack did not start", hint=folder.log_tail("supervisor"))
+                raise _why_it_ended(folder)
             time.sleep(_POLL_S)
     show_addresses(folder, state)
-    OUT.print("`recommend down` stops it")
+    OUT.print(how_to_stop(data_dir), soft_wrap=True)
+
+
+def _why_it_ended(folder: RunFolder) -> CommandError:
+    """Give the error with which the process in the background ended, as it said it itself."""
+    said = folder.log_path("supervisor").read_text(errors="replace")
+    _, found, error = f"\n{said}".partition(f"\n{ERROR_MARK}")
+    if not found:
+        return CommandError("The stack did not start", hint=folder.log_tail("supervisor"))
+    message, _, hint = error.partition("\n")
+    return CommandError(message, hint=hint.strip())
 
 
 def show_addresses(folder: RunFolder, state: StackState) -> None:

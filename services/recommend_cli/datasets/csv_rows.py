@@ -11,6 +11,7 @@ from recommend_cli.errors import CommandError
 
 _MAX_CELL_CHARACTERS: Final = 16 << 20  # csv's own limit of 128 Ki is less than an item may have
 _MAX_ROW_CHARACTERS: Final = 1 << 20  # of a row of several lines; no item has so much text, so a quote is not closed
+_HEADER_SHOWN: Final = 200  # characters
 _UNCLOSED: Final = "a quote is not closed, or stands inside a cell"
 
 
@@ -35,11 +36,15 @@ def opened(path: Path) -> IO[bytes]:
         raise CommandError(f"{path} cannot be read: {exc.strerror}") from exc
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path, *, required: Sequence[str] = ()) -> Iterator[Row]:
     """Read the rows behind the header.
 
     A row may span lines, inside quotes. One that does and is broken is bad by its first line only: what follows is
     read again from the second, since one quote too many would otherwise swallow all lines up to the next quote.
+
+    Args:
+        path: The file.
+        required: Columns without which no row is worth reading.
 
     Raises:
         CommandError: The file cannot be opened, or has no proper header.
@@ -55,6 +60,11 @@ def read_rows(path: Path) -> Iterator[Row]:
                 if broken or not header or len(set(header)) != len(header) or not all(header):
                     raise CommandError(
                         f"{path.name}: the first line must name each column once, and it is {broken or header}"
+                    )
+                if missing := [name for name in required if name not in header]:
+                    raise CommandError(
+                        f"{path.name}: the header lacks {', '.join(missing)}; columns are separated by commas",
+                        hint=f"the first line is {','.join(header)[:_HEADER_SHOWN]}",
                     )
                 continue
             if not cells and not broken:

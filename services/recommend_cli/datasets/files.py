@@ -6,8 +6,10 @@ attribute: numbers, true/false, lists ("Action|Crime") or texts, whichever (near
 """
 
 import codecs
+import re
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -22,6 +24,9 @@ from recommend_cli.errors import CommandError
 Record = dict[str, Any]
 
 _JSON_SUFFIXES: Final = frozenset({".jsonl", ".ndjson", ".json"})
+_BEGINS_AN_ARRAY: Final = re.compile(rb"\s*\[\s*(\{|\]|$)")
+_ITEM_COLUMNS: Final = ("item_id",)
+_INTERACTION_COLUMNS: Final = ("user_id", "item_id")
 _ITEM_FIELDS: Final = frozenset(
     {
         "item_id",
@@ -72,7 +77,7 @@ def read_items(
         for note in filter(None, (column.note for column in columns)):
             tell(note)
         kinds = {column.name: column.kind for column in columns}
-        lines = _csv_lines(path, lambda cells: _item_from_cells(cells, kinds))
+        lines = _csv_lines(path, lambda cells: _item_from_cells(cells, kinds), _ITEM_COLUMNS)
     return (_completed(line, {"item_type": item_type}) for line in lines)
 
 
@@ -85,7 +90,7 @@ def read_interactions(path: Path, *, item_type: str, interaction_type: str) -> I
     Raises:
         CommandError: The file cannot be read as a whole.
     """
-    lines = _json_lines(path) if _is_json(path) else _csv_lines(path, _interaction_from_cells)
+    lines = _json_lines(path) if _is_json(path) else _csv_lines(path, _interaction_from_cells, _INTERACTION_COLUMNS)
     repetitions: Counter[bytes] = Counter()
     for line in lines:
         completed = _completed(line, {"item_type": item_type, "interaction_type": interaction_type})
@@ -117,11 +122,24 @@ def _completed(line: Line | BadLine, defaults: Mapping[str, str]) -> Line | BadL
 
 
 def _json_lines(path: Path) -> Iterator[Line | BadLine]:
+    """Read one object after the other.
+
+    Raises:
+        CommandError: The file is one array of them.
+    """
+    begun = False
     with opened(path) as file:
         for number, line in enumerate(file, start=1):
             text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if not text.strip():
                 continue
+            if not begun and _BEGINS_AN_ARRAY.match(text):
+                name = shlex.quote(str(path))
+                raise CommandError(
+                    f"{path.name} is to hold one object per line, not an array",
+                    hint=f"`jq -c '.[]' {name} > {shlex.quote(path.stem)}.jsonl` makes lines of it",
+                )
+            begun = True
             try:
                 record = orjson.loads(text)
                 orjson.dumps([[record]])  # as deep as a bulk has it; orjson reads deeper nesting than it writes
@@ -133,9 +151,11 @@ def _json_lines(path: Path) -> Iterator[Line | BadLine]:
                 yield Line(number, record) if isinstance(record, dict) else BadLine(number, "not a JSON object")
 
 
-def _csv_lines(path: Path, convert: Callable[[dict[str, str]], Record]) -> Iterator[Line | BadLine]:
+def _csv_lines(
+    path: Path, convert: Callable[[dict[str, str]], Record], required: Sequence[str]
+) -> Iterator[Line | BadLine]:
     """Read the rows behind the header; `convert` raises ValueError for cells that make no record."""
-    for row in read_rows(path):
+    for row in read_rows(path, required=required):
         if isinstance(row.cells, str):
             yield BadLine(row.number, row.cells)
             continue
@@ -150,7 +170,7 @@ def _csv_lines(path: Path, convert: Callable[[dict[str, str]], Record]) -> Itera
 def _columns(path: Path) -> list[Column]:
     """Read the file once to see what its columns hold."""
     columns: dict[str, Column] = {}
-    for row in read_rows(path):
+    for row in read_rows(path, required=_ITEM_COLUMNS):
         if isinstance(row.cells, str):
             continue
         for name, cell in row.cells.items():

@@ -1,7 +1,7 @@
 """The demonstration: three visitors, what they liked last, what is recommended to them and why; then two ratings."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from recommend_cli.clients.gateway import Gateway, RecommendedList
+from recommend_cli.clients.gateway import Gateway, Interaction, RecommendedList
 from recommend_cli.console import OUT
 from recommend_cli.datasets.ml100k import FILM
 from recommend_cli.display import about, list_table
@@ -25,11 +25,11 @@ async def show_visitors(gateway: Gateway) -> None:
     """Show each visitor's latest favourites and list."""
     for visitor in VISITORS:
         OUT.rule(f"[bold]Visitor {visitor}", align="left")
-        OUT.print("Liked last:")
-        OUT.print(await _favourites_table(gateway, visitor))
         started = time.perf_counter()
         answer = await gateway.recommend(visitor)
         milliseconds = (time.perf_counter() - started) * 1000
+        OUT.print("Liked last, and what else the reasons below name:")
+        OUT.print(await _favourites_table(gateway, visitor, _named_in(answer)))
         OUT.print(f"Recommended, {milliseconds:.0f} ms:")
         OUT.print(list_table(answer))
 
@@ -55,17 +55,29 @@ async def show_a_change(gateway: Gateway) -> None:
     OUT.print(list_table(after, before=before))
 
 
-async def _favourites_table(gateway: Gateway, visitor: str) -> Table:
-    table = Table("", "title", "about", box=SIMPLE_HEAD, show_header=False)
-    shown = 0
+def _named_in(answer: RecommendedList) -> set[str]:
+    """Give the ids of the films that the reasons of a list name."""
+    return {reason["item"]["item_id"] for item in answer.items for reason in item.reasons if reason.get("item")}
+
+
+async def _favourites_table(gateway: Gateway, visitor: str, named: Container[str]) -> Table:
+    """Describe the visitor's latest favourites, and apart from them what else is named."""
+    latest: list[Interaction] = []
+    others: list[Interaction] = []
     async for each in gateway.history(visitor):
-        if each.value is None or each.value < _LIKED_FROM:
+        if each.value is None:
             continue
-        film = await gateway.item(each.item_type, each.item_id)
-        table.add_row("★" * round(each.value), escape(film["title"]), f"[dim]{escape(about(film['attributes']))}[/]")
-        shown += 1
-        if shown == _HISTORY_SHOWN:
-            break
+        if each.value >= _LIKED_FROM and len(latest) < _HISTORY_SHOWN:
+            latest.append(each)
+        elif each.item_id in named:
+            others.append(each)
+    table = Table("", "title", "about", box=SIMPLE_HEAD, show_header=False)
+    for group in (latest, others):
+        for each in group:
+            film = await gateway.item(each.item_type, each.item_id)
+            stars = "★" * round(each.value or 0)
+            table.add_row(stars, escape(film["title"]), f"[dim]{escape(about(film['attributes']))}[/]")
+        table.add_section()
     return table
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from recommend_cli.errors import CommandError
-from recommend_cli.stack.stores import DEFAULT_TENANT, StoreKind, Stores, open_stores
+from recommend_cli.stack.stores import DEFAULT_DATA_DIR, DEFAULT_TENANT, StoreKind, Stores, open_stores
 
 LOG_TAIL_LINES: Final = 15
 _LOG_LINE_LENGTH: Final = 2_000
@@ -121,7 +121,8 @@ class RunFolder:
         """Give the error to raise when a stack runs and must not."""
         return CommandError(
             f"A stack already runs on {self.data_dir}",
-            hint="`recommend status` shows it, `recommend down` stops it; another folder: `--data-dir DIR`",
+            hint=f"`recommend status{option_of(self.data_dir)}` shows it, {how_to_stop(self.data_dir)}; "
+            "another folder: `--data-dir DIR`",
         )
 
     def api_key(self) -> str:
@@ -194,6 +195,16 @@ def running_stack(data_dir: Path) -> StackState:
     if state.phase != "ready":
         raise CommandError(f"The stack on {folder.data_dir} is {state.phase}", hint="try again in a moment")
     return state
+
+
+def option_of(data_dir: Path) -> str:
+    """Give what a command shown in a hint needs to be about this data folder: nothing for the default one."""
+    return "" if data_dir.resolve() == DEFAULT_DATA_DIR.resolve() else f" --data-dir {shlex.quote(str(data_dir))}"
+
+
+def how_to_stop(data_dir: Path) -> str:
+    """Give the hint for whoever leaves a stack running."""
+    return f"`recommend down{option_of(data_dir)}` stops it"
 
 
 def how_to_start(data_dir: Path) -> str:

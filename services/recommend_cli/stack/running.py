@@ -51,7 +51,8 @@ async def stack_up(
 
             def show_waiting(ready: str = "") -> None:
                 waiting.pop(ready, None)
-                status.update("Starting " + ", ".join(waiting))
+                if waiting:
+                    status.update("Starting " + ", ".join(waiting))
 
             def tell(sentence: str) -> None:
                 console.print(f"[yellow]•[/] {escape(sentence)}")

@@ -66,6 +66,14 @@ async def test_health_and_documentation_are_open(lonely: Any) -> None:
         assert (await client.get(path)).status_code == 200, path
 
 
+async def test_whoever_opens_the_address_is_led_to_the_documentation(lonely: Any) -> None:
+    _, client, _ = lonely
+    for path in ("/", "/docs"):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.headers["location"]) == (307, "/api/docs"), path
+    assert not {"/", "/docs"} & (await client.get("/openapi.json")).json()["paths"].keys()
+
+
 @pytest.mark.parametrize(
     ("lonely", "status"),
     [

@@ -1,5 +1,9 @@
 import os
+import socket
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -8,12 +12,18 @@ from typer.testing import CliRunner
 from recommend_cli import __main__ as main_module
 from recommend_cli.app import app
 from recommend_cli.clients.gateway import Recommendation, RecommendedList
-from recommend_cli.clients.training import Model
+from recommend_cli.clients.training import HoldOut, Model, Trainer
+from recommend_cli.commands.data import _show
 from recommend_cli.commands.models import hold_out_table, models_listing
 from recommend_cli.display import about, fitting_table, list_table, why
 from recommend_cli.errors import CommandError
-from recommend_cli.stack.folder import RunFolder, ServiceState, StackState
+from recommend_cli.evaluation.protocols import ProtocolName
+from recommend_cli.loading import LoadOutcome
+from recommend_cli.stack.folder import RunFolder, ServiceState, StackState, how_to_stop
 from recommend_cli.stack.leftovers import created_at
+from recommend_cli.stack.stores import DEFAULT_DATA_DIR
+from servicekit.errors import FailedPreconditionError
+from servicekit.rpc.client import RpcChannel
 
 _COMMANDS = (
     ["up"],
@@ -55,6 +65,20 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     assert "Usage:" in result.output
 
 
+@pytest.mark.parametrize("command", _COMMANDS, ids=" ".join)
+def test_help_breaks_lines_only_where_the_terminal_ends(command: list[str]) -> None:
+    lines = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80"}).output.splitlines()
+    prose = lines[: next(number for number, line in enumerate(lines) if line.startswith("╭"))]
+    for line, following in pairwise(prose):
+        if line.strip() and following.strip() and "Usage:" not in line:
+            assert len(f"{line.rstrip()} {following.split()[0]}") > 79, line
+
+
+def test_help_names_the_protocols_whole() -> None:
+    output = CliRunner().invoke(app, ["evaluate", "--help"], env={"COLUMNS": "80"}).output
+    assert all(f" {name.value}:" in output for name in ProtocolName)
+
+
 def test_without_a_stack_commands_say_how_to_start_one(tmp_path: Path) -> None:
     for command in (["models"], ["rollback"], ["train"], ["rebuild", "graph"], ["for-user", "1"], ["similar", "1"]):
         result = CliRunner().invoke(app, [*command, "--data-dir", str(tmp_path / "none")])
@@ -79,6 +103,51 @@ def test_a_second_stack_on_the_same_folder_is_refused(tmp_path: Path) -> None:
             result = CliRunner().invoke(app, ["up", "--data-dir", str(tmp_path), *detach])
             assert isinstance(result.exception, CommandError)
             assert "already runs" in result.exception.message
+
+
+def test_a_taken_port_is_told_the_same_way_in_the_background(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = []
+        for detach in ([], ["--detach"]):
+            result = CliRunner().invoke(app, ["up", "--data-dir", str(tmp_path), "--port", str(port), *detach])
+            assert isinstance(result.exception, CommandError)
+            said.append((result.exception.message, result.exception.hint))
+    assert said[0] == said[1]
+    assert said[0][0] == f"Port {port} is taken"
+
+
+def test_hints_name_the_data_folder_unless_it_is_the_default(tmp_path: Path) -> None:
+    assert how_to_stop(DEFAULT_DATA_DIR) == "`recommend down` stops it"
+    assert how_to_stop(tmp_path / "my shop") == f"`recommend down --data-dir '{tmp_path}/my shop'` stops it"
+    hint = RunFolder(tmp_path).already_locked().hint
+    assert f"`recommend status --data-dir {tmp_path}`" in hint
+    assert how_to_stop(tmp_path) in hint
+
+
+def test_one_is_counted_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    _show(LoadOutcome(new=1), "interaction", None)
+    _show(LoadOutcome(new=999, known=2), "item", None)
+    assert capsys.readouterr().out == "1 interaction loaded\n1,001 items loaded\n"
+
+
+async def test_too_little_to_learn_from_has_a_hint() -> None:
+    too_little = FailedPreconditionError("tenant default has 0 interactions, and training needs at least 100")
+    assert "`recommend load interactions FILE`" in (await _refused_training(too_little)).hint
+    assert (await _refused_training(FailedPreconditionError("a training of tenant default is running"))).hint == ""
+
+
+async def _refused_training(refusal: FailedPreconditionError) -> CommandError:
+    class Refusing(RpcChannel):
+        async def unary(self, *_: Any, **__: Any) -> Any:
+            raise refusal
+
+    async with Refusing("127.0.0.1:1", name="gpu_worker") as channel:
+        with pytest.raises(CommandError, match="tenant default") as refused:
+            await Trainer(channel, "default").train(
+                hold_out=HoldOut.TIME, seed=1, activate=True, on_progress=lambda *_: None
+            )
+    return refused.value
 
 
 def test_a_stack_that_is_starting_is_not_asked(tmp_path: Path) -> None:
@@ -115,6 +184,14 @@ def test_a_changed_list_marks_what_is_new_and_what_moved() -> None:
     assert rows[0][:3] == ["1", "new", "Title"]
     assert rows[1][:3] == ["2", "1", "↓"]
     assert rows[2][:3] == ["3", "3", "Title"]
+
+
+def test_every_list_says_what_it_had_to_do_without() -> None:
+    whole = _list("a")
+    assert "without" not in _text(list_table(whole))
+    late = replace(whole, degraded=("graph", "content"))
+    for table in (list_table(late), list_table(late, before=whole), list_table(late, item_ids=True)):
+        assert _text(table).rstrip().endswith("without graph, content, which could not be asked")
 
 
 def test_reasons_are_worded() -> None:

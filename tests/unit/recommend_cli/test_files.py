@@ -104,12 +104,31 @@ def test_a_given_event_id_stays(tmp_path: Path) -> None:
         ("items.txt", "x", "neither JSON lines nor CSV"),
         ("items.csv", "a,a\n1,2\n", "name each column once"),
         ("items.csv", "a,\n1,2\n", "name each column once"),
+        ("items.csv", "item_id;title\n1;a\n", "the header lacks item_id; columns are separated by commas"),
+        ("items.json", '[{"item_id": "1"}, {"item_id": "2"}]', "one object per line, not an array"),
+        ("items.json", '\ufeff\n[\n  {"item_id": "1"}\n]\n', "one object per line, not an array"),
     ],
 )
 def test_files_that_cannot_be_read_at_all(tmp_path: Path, name: str, content: str, message: str) -> None:
     path = _file(tmp_path, name, content)
     with pytest.raises(CommandError, match=message):
         list(read_items(path, item_type="film"))
+
+
+def test_interactions_need_their_columns_too(tmp_path: Path) -> None:
+    path = _file(tmp_path, "clicks.csv", "user;item_id\n1;2\n")
+    with pytest.raises(CommandError, match="the header lacks user_id, item_id") as refused:
+        list(read_interactions(path, item_type="film", interaction_type="view"))
+    assert "user;item_id" in refused.value.hint
+
+
+def test_a_line_that_is_a_list_costs_no_other_not_even_the_first(tmp_path: Path) -> None:
+    path = _file(tmp_path, "items.jsonl", '[1, 2]\n{"item_id": "1"}\n[{"item_id": "2"}]\n')
+    assert _records(list(read_items(path, item_type="film"))) == {
+        1: "not a JSON object",
+        2: {"item_type": "film", "item_id": "1"},
+        3: "not a JSON object",
+    }
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -37,11 +37,12 @@ async def test_asks_for_a_list_and_reads_it() -> None:
             ("limit", "5"),
             ("filter", "year:gte:1990"),
             ("filter", "genres:eq:War"),
+            ("item_type", "film"),
         ]
         return httpx.Response(200, json=_LIST)
 
     async with _gateway(answer) as gateway:
-        found = await gateway.recommend("a b&c", limit=5, filters=["year:gte:1990", "genres:eq:War"])
+        found = await gateway.recommend("a b&c", limit=5, item_type="film", filters=["year:gte:1990", "genres:eq:War"])
     assert found.ids == ("a/b",)
     assert found.model_version == "v1"
     assert found.degraded == ["graph"]
