@@ -65,7 +65,7 @@ def change_from_message(event: events_pb2.ContentChanged) -> Change:
         case "put":
             if not event.put.updated_at_ms:  # the state's time is the event's
                 event.put.updated_at_ms = event.occurred_at_ms
-            return ItemPut(event.event_id, event.occurred_at_ms, item_from_message(event.put))
+            return ItemPut(event.event_id, event.put.updated_at_ms, item_from_message(event.put))
         case "deleted":
             gone = event.deleted
             _check_identity(gone.tenant, gone.item_type, gone.item_id)

@@ -9,7 +9,7 @@ from recommendation.vector_search.v1 import vector_search_pb2 as pb
 from recommendation.vector_search.v1 import vector_search_pb2_grpc as pb_grpc
 from servicekit.arrays import Floats, Keys, pack_floats, pack_ints, pack_keys, unpack_floats, unpack_keys
 from servicekit.errors import InvalidArgumentError, ServiceError, UnavailableError
-from vector_search.application.embeddings import Embedding, Embeddings, VectorQuery
+from vector_search.application.embeddings import Embedding, Embeddings, Outcome, Superseded, VectorQuery
 from vector_search.application.rebuild import VectorRebuild
 from vector_search.application.retrieval import Retrieval, SimilarQuery
 from vector_search.application.tenants import Serving, Tenants
@@ -111,7 +111,7 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
         self._begin(request.embeddings, MAX_UPSERTS)
         count = _bounded(request.neighbours, "neighbours", MAX_NEIGHBOURS, default=0)
 
-        async def upsert(tenant: str, embeddings: Sequence[Embedding]) -> Sequence[Neighbours | ServiceError]:
+        async def upsert(tenant: str, embeddings: Sequence[Embedding]) -> Sequence[Outcome]:
             if request.collection:
                 outcomes = await self._rebuild.fill(tenant, request.collection, embeddings)
                 return [outcome or nothing_near() for outcome in outcomes]
@@ -126,7 +126,10 @@ class VectorSearchServicer(pb_grpc.VectorSearchServiceServicer):
         """Remove items."""
         _require(request.tenant, "tenant")
         keys = _keys(request.item_keys, "item_keys", MAX_LOOKUPS)
-        await self._embeddings.delete(request.tenant, keys)
+        times_ms = _keys(request.deleted_at_ms, "deleted_at_ms", MAX_LOOKUPS)
+        if len(times_ms) not in {0, len(keys)}:
+            raise InvalidArgumentError(f"{len(keys)} keys have {len(times_ms)} times", field="deleted_at_ms")
+        await self._embeddings.delete(request.tenant, keys, times_ms.tolist())
         return pb.DeleteItemsResponse()
 
     async def LookupEmbeddings(  # noqa: N802 - the name of the RPC
@@ -356,7 +359,7 @@ def _embedding(message: pb.UpsertItemsRequest.Embedding) -> Embedding:
     return Embedding(
         item_from_message(message.item),
         unpack_floats(message.vector, field="vector") if message.vector else None,
-        Mark(message.model_id, message.content_hash),
+        Mark(message.model_id, message.content_hash, message.item.updated_at_ms),
     )
 
 
@@ -439,9 +442,11 @@ def _neighbours_message(answer: Neighbours | ServiceError) -> pb.SearchByVectorR
     return pb.SearchByVectorResponse.Neighbours(item_keys=pack_keys(answer.keys), scores=pack_floats(answer.scores))
 
 
-def _upserted_message(outcome: Neighbours | ServiceError) -> pb.UpsertItemsResponse.Result:
+def _upserted_message(outcome: Outcome) -> pb.UpsertItemsResponse.Result:
     if isinstance(outcome, ServiceError):
         return pb.UpsertItemsResponse.Result(error=element_error(outcome))
+    if isinstance(outcome, Superseded):
+        return pb.UpsertItemsResponse.Result(superseded=True)
     return pb.UpsertItemsResponse.Result(
         neighbour_keys=pack_keys(outcome.keys), neighbour_scores=pack_floats(outcome.scores)
     )

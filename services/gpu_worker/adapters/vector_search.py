@@ -37,9 +37,11 @@ class GrpcVectorIndex:
             marks += [Mark(mark.model_id, mark.content_hash) for mark in answer.marks]
         return marks
 
-    async def upsert(self, embeddings: Sequence[Embedding], *, neighbours: int) -> Sequence[Neighbours | ServiceError]:
+    async def upsert(
+        self, embeddings: Sequence[Embedding], *, neighbours: int
+    ) -> Sequence[Neighbours | ServiceError | None]:
         """See VectorIndex."""
-        outcomes: list[Neighbours | ServiceError] = []
+        outcomes: list[Neighbours | ServiceError | None] = []
         for first in range(0, len(embeddings), _MAX_UPSERTS):
             request = pb.UpsertItemsRequest(
                 embeddings=map(embedding_message, embeddings[first : first + _MAX_UPSERTS]), neighbours=neighbours
@@ -48,9 +50,9 @@ class GrpcVectorIndex:
             outcomes += map(_outcome, answer.results)
         return outcomes
 
-    async def delete(self, tenant: str, keys: Keys) -> None:
+    async def delete(self, tenant: str, keys: Keys, times_ms: Keys) -> None:
         """See VectorIndex."""
-        request = pb.DeleteItemsRequest(tenant=tenant, item_keys=pack_keys(keys))
+        request = pb.DeleteItemsRequest(tenant=tenant, item_keys=pack_keys(keys), deleted_at_ms=pack_keys(times_ms))
         await self._channel.unary(self._stub.DeleteItems, request, timeout_s=_TIMEOUT_S, idempotent=True)
 
     async def export(self, tenant: str) -> AsyncIterator[VectorPage]:
@@ -76,8 +78,10 @@ def embedding_message(embedding: Embedding) -> pb.UpsertItemsRequest.Embedding:
     )
 
 
-def _outcome(result: pb.UpsertItemsResponse.Result) -> Neighbours | ServiceError:
+def _outcome(result: pb.UpsertItemsResponse.Result) -> Neighbours | ServiceError | None:
     if result.HasField("error"):
         return error_from_code(result.error.code, result.error.message, field=result.error.field)
+    if result.superseded:
+        return None
     keys = unpack_keys(result.neighbour_keys, field="neighbour_keys")
     return Neighbours(np.asarray(keys), unpack_floats(result.neighbour_scores, field="neighbour_scores"))

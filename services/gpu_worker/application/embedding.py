@@ -10,7 +10,10 @@ import numpy as np
 from gpu_worker.domain.items import Item, TextRules, hash_of
 from gpu_worker.domain.ports import Announcer, EmbeddedItem, Embedding, Mark, Neighbours, TextEncoder, VectorIndex
 from servicekit.arrays import Floats
-from servicekit.errors import NotFoundError, ServiceError
+from servicekit.clock import Clock, SystemClock
+from servicekit.errors import InvalidArgumentError, NotFoundError, ServiceError
+
+_MAX_AHEAD_MS = 5 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +51,16 @@ Change = ItemPut | ItemDeleted
 class ContentEmbedder:
     """Embeds the texts that are new and passes everything else on without embedding it again.
 
-    An unchanged text is known by the mark of its stored vector. Of several changes of one item only the last counts.
+    An unchanged text is known by the mark of its stored vector. Of several changes of one item only the last counts,
+    by the times of its states: vector_search leaves out what is older than what it knows, and that is not announced.
+    A time more than five minutes ahead is refused, as everywhere, since such a state would win for ever.
     The announcement comes after the vector is stored and is repeated with every repetition of a change, so that a
     crash between the two loses nothing.
 
     Args:
         neighbours: How many nearest neighbours are announced with an item.
         cached_vectors: How many vectors are kept by their text, for a batch that must be tried again.
+        clock: Tells what is ahead.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class ContentEmbedder:
         rules: TextRules,
         neighbours: int = 100,
         cached_vectors: int = 4_096,
+        clock: Clock | None = None,
     ) -> None:
         self._encoder = encoder
         self._index = index
@@ -73,6 +80,7 @@ class ContentEmbedder:
         self._rules = rules
         self._neighbours = neighbours
         self._cached_vectors = cached_vectors
+        self._clock = clock or SystemClock()
         self._vectors: OrderedDict[str, Floats] = OrderedDict()
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[ServiceError | None]:
@@ -81,22 +89,27 @@ class ContentEmbedder:
         Raises:
             UnavailableError: vector_search or the log cannot be reached; applying them again is right.
         """
+        outcomes: list[ServiceError | None] = [None] * len(changes)
         last: dict[int, int] = {}
+        latest_ms = self._clock.now_ms() + _MAX_AHEAD_MS
         for number, change in enumerate(changes):
+            if change.occurred_at_ms > latest_ms:
+                outcomes[number] = InvalidArgumentError("the time of the change lies ahead", field="occurred_at_ms")
+                continue
             before = last.get(change.key)
             if before is None or change.occurred_at_ms >= changes[before].occurred_at_ms:
                 last[change.key] = number
-        deleted: dict[str, list[int]] = defaultdict(list)
+        deleted: dict[str, list[ItemDeleted]] = defaultdict(list)
         puts: dict[int, ItemPut] = {}
         for number in last.values():
             change = changes[number]
             if isinstance(change, ItemPut):
                 puts[number] = change
             else:
-                deleted[change.tenant].append(change.key)
-        for tenant, keys in deleted.items():
-            await self._index.delete(tenant, np.array(keys, np.int64))
-        outcomes: list[ServiceError | None] = [None] * len(changes)
+                deleted[change.tenant].append(change)
+        for tenant, gone in deleted.items():
+            keys = np.array([each.key for each in gone], np.int64)
+            await self._index.delete(tenant, keys, np.array([each.occurred_at_ms for each in gone], np.int64))
         for number, outcome in zip(puts, await self._embed(list(puts.values())), strict=True):
             outcomes[number] = outcome
         return outcomes
@@ -134,7 +147,7 @@ class ContentEmbedder:
 
     async def _upsert(
         self, numbers: Sequence[int], puts: Sequence[ItemPut], marks: Sequence[Mark], vectors: Sequence[Floats | None]
-    ) -> Sequence[Neighbours | ServiceError]:
+    ) -> Sequence[Neighbours | ServiceError | None]:
         if not numbers:
             return ()
         embeddings = [Embedding(puts[n].item, marks[n], vector) for n, vector in zip(numbers, vectors, strict=True)]

@@ -103,12 +103,17 @@ class VectorIndex(Protocol):
         """Tell which embedding each item has."""
         ...
 
-    async def upsert(self, embeddings: Sequence[Embedding], *, neighbours: int) -> Sequence[Neighbours | ServiceError]:
-        """Store vectors and attributes; NotFoundError for an item whose vector was to be kept and is not there."""
+    async def upsert(
+        self, embeddings: Sequence[Embedding], *, neighbours: int
+    ) -> Sequence[Neighbours | ServiceError | None]:
+        """Store vectors and attributes; None for an item of which a later state is known, or its deletion.
+
+        NotFoundError for an item whose vector was to be kept and is not there.
+        """
         ...
 
-    async def delete(self, tenant: str, keys: Keys) -> None:
-        """Remove items."""
+    async def delete(self, tenant: str, keys: Keys, times_ms: Keys) -> None:
+        """Remove items that were deleted at these times, unless a later state of one is known."""
         ...
 
     def export(self, tenant: str) -> AsyncIterator[VectorPage]:

@@ -17,7 +17,7 @@ from vector_search.adapters import edge_folder
 from vector_search.adapters.edge_folder import EXACT_BELOW, edge_errors
 from vector_search.adapters.edge_log import bring_log_to_disk
 from vector_search.adapters.edge_payload import encode_filter, indexes_of
-from vector_search.adapters.stored_payload import decode, decode_mark, encode_attributes
+from vector_search.adapters.stored_payload import MARK_FIELDS, decode, decode_mark, encode_state
 from vector_search.domain.dense import (
     Distance,
     Mark,
@@ -119,15 +119,17 @@ class EdgeVectorIndex:
             await self._change(partial(edge_folder.write, self._shard, some, self._indexed), len(some.keys))
         await self._bring_to_disk()
 
-    async def set_attributes(self, keys: Keys, attributes: Sequence[Mapping[str, AttributeValue]]) -> None:
-        """Replace all attributes of points, keeping vectors and marks."""
-        check_attributes_of(keys, attributes)
+    async def set_attributes(
+        self, keys: Keys, attributes: Sequence[Mapping[str, AttributeValue]], updated_at_ms: Sequence[int]
+    ) -> None:
+        """Replace attributes and times of points, keeping the rest."""
+        check_attributes_of(keys, attributes, updated_at_ms)
 
         def write(part: slice) -> None:
             known = self._records(keys[part])
-            for key, mapping in zip(keys[part].tolist(), attributes[part], strict=True):
+            for key, mapping, at_ms in zip(keys[part].tolist(), attributes[part], updated_at_ms[part], strict=True):
                 if key in known:
-                    stored = encode_attributes(mapping)
+                    stored = encode_state(mapping, at_ms)
                     edge_folder.add_indexes(self._shard, indexes_of(stored), self._indexed)
                     self._shard.update(qdrant_edge.UpdateOperation.set_payload([key], stored))
 
@@ -175,7 +177,7 @@ class EdgeVectorIndex:
 
     async def marks(self, keys: Keys) -> list[Mark | None]:
         """Give each key's mark."""
-        records = await self._in_thread(lambda: self._records(keys, with_payload=["model_id", "content_hash"]))
+        records = await self._in_thread(lambda: self._records(keys, with_payload=list(MARK_FIELDS)))
         return [decode_mark(records[key].payload) if key in records else None for key in keys.tolist()]
 
     async def scroll(self, page_size: int) -> AsyncIterator[Points]:

@@ -49,13 +49,15 @@ class ExactVectorIndex:
             self._vectors[row] = vector
             self._payloads[row] = payload
 
-    async def set_attributes(self, keys: Keys, attributes: Sequence[Mapping[str, AttributeValue]]) -> None:
-        """Replace all attributes of points, keeping vectors and marks."""
-        check_attributes_of(keys, attributes)
-        for key, mapping in zip(keys.tolist(), attributes, strict=True):
+    async def set_attributes(
+        self, keys: Keys, attributes: Sequence[Mapping[str, AttributeValue]], updated_at_ms: Sequence[int]
+    ) -> None:
+        """Replace attributes and times of points, keeping the rest."""
+        check_attributes_of(keys, attributes, updated_at_ms)
+        for key, mapping, at_ms in zip(keys.tolist(), attributes, updated_at_ms, strict=True):
             row = self._rows.get(key)
             if row is not None:
-                self._payloads[row] = replace(self._payloads[row], attributes=mapping)
+                self._payloads[row] = Payload(mapping, replace(self._payloads[row].mark, updated_at_ms=at_ms))
 
     async def delete(self, keys: Keys) -> None:
         """Remove points."""

@@ -267,11 +267,13 @@ class QdrantDenseStore:
         return self._described[target]
 
     async def _optimised(self, target: str) -> None:
-        """Wait until what was added is indexed."""
+        """Wait until what was added is indexed: not as long as that goes on, nor while it is still to begin."""
         while True:
             info = await self._connection.call("describing a collection", lambda client: client.get_collection(target))
-            if info.status is not models.CollectionStatus.YELLOW:
+            if info.status is models.CollectionStatus.GREEN:
                 return
+            if info.status is models.CollectionStatus.RED:
+                raise UnavailableError(f"Qdrant says that {target} has failed: {info.optimizer_status}")
             await asyncio.sleep(_OPTIMISED_POLL_S)
 
     def _index(self, tenant: str, asked: str, space: Space, indexed: set[str]) -> QdrantVectorIndex:

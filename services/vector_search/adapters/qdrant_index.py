@@ -9,7 +9,9 @@ from qdrant_client import grpc as pb
 from qdrant_client import models
 
 from servicekit.arrays import Floats, Keys
+from servicekit.errors import InvalidArgumentError
 from servicekit.filters import AttributeValue, Filter
+from servicekit.logs import get_logger
 from vector_search.adapters import qdrant_payload
 from vector_search.adapters.qdrant_connection import QdrantConnection
 from vector_search.adapters.qdrant_payload import TENANT, encode_filter, of_tenant, of_tenant_with
@@ -19,7 +21,7 @@ from vector_search.adapters.stored_payload import (
     decode,
     decode_mark,
     encode,
-    encode_attributes,
+    encode_state,
 )
 from vector_search.domain.dense import (
     Distance,
@@ -44,6 +46,7 @@ _INDEXING_TIMEOUT_S = 120.0
 _COUNT_HOLDS_S = 2.0  # how long a count is good enough to choose how to search
 
 _EXACT = pb.SearchParams(exact=True)
+_log = get_logger(__name__)
 # What int8 finds is scored again by the vectors themselves, which a server does only when told to.
 _BY_GRAPH = pb.SearchParams(hnsw_ef=256, quantization=pb.QuantizationSearchParams(rescore=True, oversampling=2.0))
 
@@ -64,7 +67,7 @@ class QdrantVectorIndex:
         indexed: set[str],
         ordering: models.WriteOrdering,
     ) -> None:
-        """Speak for a tenant's points; `indexed` holds the paths of the collection's payload indexes."""
+        """Speak for a tenant's points; `indexed` holds the paths that have a payload index, or were refused one."""
         self._connection = connection
         self._collection = collection
         self._tenant = tenant
@@ -72,6 +75,7 @@ class QdrantVectorIndex:
         self._indexed = indexed
         self._ordering = ordering
         self._counted = (-1, 0.0)
+        self._was_refused = False
 
     @property
     def space(self) -> Space:
@@ -99,10 +103,12 @@ class QdrantVectorIndex:
                 [models.PointStruct(id=key, vector=row.tolist(), payload=payload) for key, row, payload in page]
             )
 
-    async def set_attributes(self, keys: Keys, attributes: Sequence[Mapping[str, AttributeValue]]) -> None:
-        """Replace all attributes of points, keeping vectors and marks."""
-        check_attributes_of(keys, attributes)
-        parts = [encode_attributes(mapping) for mapping in attributes]
+    async def set_attributes(
+        self, keys: Keys, attributes: Sequence[Mapping[str, AttributeValue]], updated_at_ms: Sequence[int]
+    ) -> None:
+        """Replace attributes and times of points, keeping the rest."""
+        check_attributes_of(keys, attributes, updated_at_ms)
+        parts = [encode_state(mapping, at_ms) for mapping, at_ms in zip(attributes, updated_at_ms, strict=True)]
         await self._add_indexes({path for part in parts for path in attribute_paths(part)})
         # Chosen by a filter, a point that is not there is passed over; named by its id, it would fail the call.
         changes = (
@@ -269,9 +275,19 @@ class QdrantVectorIndex:
         return records, following if isinstance(following, int) else None
 
     async def _add_indexes(self, paths: set[str]) -> None:
-        """Make the payload indexes that are missing, up to a bound; what is beyond it is filtered by its values."""
+        """Make the payload indexes that are missing, up to a bound; what is beyond it is filtered by its values.
+
+        So is what the server refuses to index, as in strict mode with a lower bound. It is not asked again.
+        """
         for path in sorted(paths - self._indexed)[: max(0, _MAX_INDEXES - len(self._indexed))]:
-            await add_index(self._connection, self._collection, path, qdrant_payload.index_params(path))
+            try:
+                await add_index(self._connection, self._collection, path, qdrant_payload.index_params(path))
+            except InvalidArgumentError as error:
+                if not self._was_refused:
+                    _log.warning(
+                        "an attribute cannot be indexed, and others may not be", path=path, error=error.message
+                    )
+                self._was_refused = True
             self._indexed.add(path)
 
 

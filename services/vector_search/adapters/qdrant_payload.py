@@ -67,8 +67,11 @@ def encode_filter(tenant: str, conditions: Filter, *, exclude: Keys | None = Non
 
 
 def payload_values(payload: Mapping[str, pb.Value]) -> dict[str, Any]:
-    """Read the texts of a payload of which only these were asked for."""
-    return {name: value.string_value for name, value in payload.items()}
+    """Read the texts and whole numbers of a payload of which only these were asked for."""
+    return {
+        name: value.integer_value if value.HasField("integer_value") else value.string_value
+        for name, value in payload.items()
+    }
 
 
 def _condition(predicate: Predicate) -> pb.Condition:

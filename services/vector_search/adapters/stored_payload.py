@@ -1,9 +1,9 @@
 """How payloads are stored in Qdrant's engine: one stored field per attribute and type, so that an index fits it.
 
 A payload is {"attributes": {"t_genres": ["a", "b"], "n_year": 1995.0, "b_new": "true", "names": ["genres", "year",
-"new"]}, "sample": 0.37, "model_id": …, "content_hash": …}. Truth values are stored as words, because the embedded
-engine's match on a bool finds nothing; "names" answers whether an attribute exists, because it takes an empty list for
-absent.
+"new"]}, "sample": 0.37, "model_id": …, "content_hash": …, "updated_at_ms": …}; older points lack the last.
+Truth values are stored as words, because the embedded engine's match on a bool finds nothing; "names" answers whether
+an attribute exists, because it takes an empty list for absent.
 """
 
 import re
@@ -15,24 +15,24 @@ from vector_search.domain.dense import SAMPLE_FIELD, Mark, Payload
 
 NAMES = "attributes.names"
 SAMPLE = "sample"
-MARK_FIELDS = ("model_id", "content_hash")
+MARK_FIELDS = ("model_id", "content_hash", "updated_at_ms")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
 def encode(payload: Payload, *, sample: float) -> dict[str, Any]:
     """Write a payload as the engine stores it."""
     return {
-        **encode_attributes(payload.attributes),
+        **encode_state(payload.attributes, payload.mark.updated_at_ms),
         SAMPLE: sample,
         "model_id": payload.mark.model_id,
         "content_hash": payload.mark.content_hash,
     }
 
 
-def encode_attributes(attributes: Mapping[str, AttributeValue]) -> dict[str, Any]:
-    """Write the attributes alone, as the part of a payload that can be replaced by itself."""
+def encode_state(attributes: Mapping[str, AttributeValue], updated_at_ms: int) -> dict[str, Any]:
+    """Write attributes and their time alone, as the part of a payload that can be replaced by itself."""
     fields: dict[str, Any] = {_stored_name(name, value): _stored(value) for name, value in attributes.items()}
-    return {"attributes": {**fields, "names": list(attributes)}}
+    return {"attributes": {**fields, "names": list(attributes)}, "updated_at_ms": updated_at_ms}
 
 
 def decode(stored: Mapping[str, Any]) -> Payload:
@@ -45,7 +45,7 @@ def decode(stored: Mapping[str, Any]) -> Payload:
 
 def decode_mark(stored: Mapping[str, Any]) -> Mark:
     """Read the mark alone."""
-    return Mark(stored["model_id"], stored["content_hash"])
+    return Mark(stored["model_id"], stored["content_hash"], int(stored.get("updated_at_ms", 0)))
 
 
 def attribute_paths(stored: Mapping[str, Any]) -> Iterator[str]:

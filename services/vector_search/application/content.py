@@ -9,6 +9,7 @@ import numpy as np
 
 from servicekit.arrays import Keys
 from servicekit.errors import FailedPreconditionError, NotFoundError
+from vector_search.application.deletions import DELETIONS, Deletions
 from vector_search.domain.dense import DenseIndex, Distance, Points, Space
 from vector_search.domain.items import Fields
 from vector_search.domain.ports import Collection, DenseStore, Role, generation_of, name_collection
@@ -40,6 +41,7 @@ class ContentVectors:
 
     def __init__(self, store: DenseStore) -> None:
         self._store = store
+        self._deletions = Deletions(store)
         self._tenants: dict[str, list[ContentCollection]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -51,7 +53,7 @@ class ContentVectors:
     async def open(self, tenant: str) -> None:
         """Open what counts, once at start; where nobody else can be at work, remove what does not."""
         if not self._store.is_shared:
-            kept = {each.name for each in await self._store.current(tenant)}
+            kept = {DELETIONS, *(each.name for each in await self._store.current(tenant))}
             for name in await self._store.names(tenant):
                 if name not in kept:
                     await self._store.drop(tenant, name)
@@ -117,17 +119,33 @@ class ContentVectors:
                 if collection.stored.model_id == model_id:
                     await _write(collection, lambda index: index.upsert(points))
 
-    async def set_attributes(self, tenant: str, keys: Keys, attributes: Sequence[Fields]) -> None:
-        """Replace the attributes of stored vectors, of every encoder."""
+    async def set_attributes(
+        self, tenant: str, keys: Keys, attributes: Sequence[Fields], updated_at_ms: Sequence[int]
+    ) -> None:
+        """Replace the attributes of stored vectors and the times of their states, of every encoder."""
         async with self._lock(tenant):
             for collection in self.all(tenant):
-                await _write(collection, lambda index: index.set_attributes(keys, attributes))
+                await _write(collection, lambda index: index.set_attributes(keys, attributes, updated_at_ms))
 
     async def delete(self, tenant: str, keys: Keys) -> None:
         """Remove vectors, of every encoder."""
         async with self._lock(tenant):
             for collection in self.all(tenant):
                 await _write(collection, lambda index: index.delete(keys))
+
+    async def delete_as_of(self, tenant: str, keys: Keys, times_ms: Sequence[int]) -> None:
+        """Remove vectors of states that are not later than these deletions, and remember the deletions."""
+        stored = await self._stored_ms(tenant, keys)
+        due = [place for place, at_ms in enumerate(times_ms) if stored[place] <= at_ms]
+        if due:
+            # First, so that a crash in between loses nothing when the deletion comes again.
+            await self._deletions.note(tenant, keys[due], [times_ms[place] for place in due])
+            await self.delete(tenant, keys[due])
+
+    async def known_ms(self, tenant: str, keys: Keys) -> list[int]:
+        """Give the time of each item's latest state or deletion of which something is stored, 0 for none."""
+        known = await asyncio.gather(self._stored_ms(tenant, keys), self._deletions.times_ms(tenant, keys))
+        return [max(each) for each in zip(*known, strict=True)]
 
     async def lacking(self, tenant: str, model_id: str, wanted: Keys) -> Keys:
         """Give those of the wanted items that the encoder's collection has no vector of."""
@@ -236,6 +254,15 @@ class ContentVectors:
             await self._store.assign(tenant, places)
             await self._load(tenant)
         return before[-1].name
+
+    async def _stored_ms(self, tenant: str, keys: Keys) -> list[int]:
+        """Give the time of each item's latest state that is searched, 0 for none."""
+        times = [0] * len(keys)
+        for collection in self.all(tenant):
+            if collection.stored.role is Role.SERVING:
+                marks = await collection.index.marks(keys)
+                times = [max(at, mark.updated_at_ms if mark else 0) for at, mark in zip(times, marks, strict=True)]
+        return times
 
     def _find_building(self, tenant: str, name: str) -> ContentCollection:
         for each in self.all(tenant):

@@ -13,6 +13,7 @@ from servicekit.filters import Filter
 from vector_search.application.content import ContentVectors
 from vector_search.application.search import search_open
 from vector_search.application.tenants import Tenants
+from vector_search.domain.changes import ItemDeleted
 from vector_search.domain.dense import (
     DenseIndex,
     Distance,
@@ -41,6 +42,14 @@ class Embedding:
     mark: Mark
 
 
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A later state of the item is known, or its deletion: nothing was written, which is no error."""
+
+
+Outcome = Neighbours | Superseded | ServiceError
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class VectorQuery:
     """Whose neighbours are wanted."""
@@ -58,18 +67,18 @@ class Embeddings:
         self._tenants = tenants
         self._content = content
 
-    async def upsert(
-        self, tenant: str, embeddings: Sequence[Embedding], *, neighbours: int
-    ) -> list[Neighbours | ServiceError]:
+    async def upsert(self, tenant: str, embeddings: Sequence[Embedding], *, neighbours: int) -> list[Outcome]:
         """Store embeddings of one tenant and give each one's nearest other items.
 
         An embedding without a vector keeps the stored one, and is a NotFoundError when none is stored; one that is
-        refused does not concern the others.
+        refused does not concern the others. One of a state older than what is stored, or than the item's deletion, is
+        left out.
         """
-        outcomes: list[Neighbours | ServiceError] = [
+        outcomes: list[Outcome] = [
             fault or nothing_near() for fault in check_embeddings(self._content, tenant, embeddings)
         ]
-        good = [place for place, outcome in enumerate(outcomes) if not isinstance(outcome, ServiceError)]
+        await self._leave_out_superseded(tenant, embeddings, outcomes)
+        good = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Neighbours)]
         for place in good:
             for serving in self._tenants.get(tenant).all():
                 serving.put(embeddings[place].item)
@@ -84,8 +93,19 @@ class Embeddings:
             await self._add_neighbours(tenant, embeddings, good, outcomes, neighbours)
         return outcomes
 
-    async def delete(self, tenant: str, keys: Keys) -> None:
-        """Remove items from every collection and overlay; a later state of one brings it back."""
+    async def delete(self, tenant: str, keys: Keys, times_ms: Sequence[int] = ()) -> None:
+        """Remove items from every collection and overlay; a later state of one brings it back.
+
+        Args:
+            tenant: Whose items.
+            keys: Theirs.
+            times_ms: When each was deleted; empty removes them as they are, and any state brings them back.
+        """
+        if len(times_ms):
+            for key, at_ms in zip(keys.tolist(), times_ms, strict=True):
+                self._tenants.get(tenant).apply(ItemDeleted(tenant, key, at_ms))
+            await self._content.delete_as_of(tenant, keys, times_ms)
+            return
         for serving in self._tenants.find(tenant).all():
             for key in keys.tolist():
                 serving.catalogue.forget(key)
@@ -175,19 +195,37 @@ class Embeddings:
                 raise NotFoundError(f"tenant {tenant} has no content vectors", field="collection")
             return await measure_recall(index, k=k, samples=samples, selectivities=selectivities, seed=seed)
 
+    async def _leave_out_superseded(
+        self, tenant: str, embeddings: Sequence[Embedding], outcomes: list[Outcome]
+    ) -> None:
+        """Mark what is older than what is known here, or than what stands before it."""
+        places = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Neighbours)]
+        if not places:
+            return
+        keys = [embeddings[place].item.key for place in places]
+        known = dict(zip(keys, await self._content.known_ms(tenant, np.array(keys, np.int64)), strict=True))
+        for place, key in zip(places, keys, strict=True):
+            at_ms = embeddings[place].item.updated_at_ms
+            if at_ms < known[key]:
+                outcomes[place] = Superseded()
+            known[key] = max(known[key], at_ms)
+
     async def _keep_vectors(
         self,
         tenant: str,
         embeddings: Sequence[Embedding],
         good: Sequence[int],
-        outcomes: list[Neighbours | ServiceError],
+        outcomes: list[Outcome],
     ) -> None:
         """Replace what the items without a new vector are filtered by."""
         places = [place for place in good if embeddings[place].vector is None]
         if not places:
             return
         keys = np.array([embeddings[place].item.key for place in places], np.int64)
-        await self._content.set_attributes(tenant, keys, [embeddings[place].item.fields for place in places])
+        items = [embeddings[place].item for place in places]
+        await self._content.set_attributes(
+            tenant, keys, [item.fields for item in items], [item.updated_at_ms for item in items]
+        )
         for model_id in {embeddings[place].mark.model_id for place in places}:
             asked = [place for place in places if embeddings[place].mark.model_id == model_id]
             async with self._content.reading(tenant, model_id) as index:
@@ -203,7 +241,7 @@ class Embeddings:
         tenant: str,
         embeddings: Sequence[Embedding],
         good: Sequence[int],
-        outcomes: list[Neighbours | ServiceError],
+        outcomes: list[Outcome],
         count: int,
     ) -> None:
         good = [place for place in good if not isinstance(outcomes[place], ServiceError)]

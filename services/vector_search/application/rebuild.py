@@ -16,6 +16,7 @@ from vector_search.application.embeddings import (
     check_model_id,
     points_of,
 )
+from vector_search.domain.dense import Mark
 from vector_search.domain.ports import Role
 from vector_search.domain.recall import measure_recall
 
@@ -83,7 +84,7 @@ class VectorRebuild:
         good = [place for place, outcome in enumerate(outcomes) if outcome is None]
         keys = np.array([embeddings[place].item.key for place in good], np.int64)
         there = await collection.index.marks(keys)
-        missing = [place for place, mark in zip(good, there, strict=True) if mark != embeddings[place].mark]
+        missing = [place for place, mark in zip(good, there, strict=True) if not _is_of(mark, embeddings[place])]
         kept = [place for place in missing if embeddings[place].vector is None]
         found = await self._vectors_of_same_text(tenant, [embeddings[place] for place in kept])
         vectors = dict(zip(kept, found, strict=True))
@@ -156,6 +157,10 @@ class VectorRebuild:
                 there, vectors = await index.vectors(keys)
             stored = dict(zip(there.tolist(), vectors, strict=True))
             for place, key, mark in zip(places, keys.tolist(), marks, strict=True):
-                if mark == embeddings[place].mark:
+                if _is_of(mark, embeddings[place]):
                     found[place] = stored.get(key)
         return found
+
+
+def _is_of(mark: Mark | None, embedding: Embedding) -> bool:
+    return mark is not None and mark.is_of_same_text(embedding.mark)

@@ -28,8 +28,9 @@ class Serving:
         self.catalogue = Catalogue(version.items, clock=clock)
         self.overlay = Overlay(self.catalogue.numbering.capacity)
         self.retriever = Retriever(version, self.catalogue, self.overlay)
-        self.embedded: dict[int, str] = {}
-        """By which encoder the items were embedded of which this was heard since the version was made."""
+        self.embedded: dict[int, tuple[str, int]] = {}
+        """By which encoder the items were embedded of which this was heard since the version was made, and in the state
+        of which time."""
 
     def apply(self, change: Change) -> None:
         """Let a change count; one that is older than what is known changes nothing."""
@@ -37,13 +38,15 @@ class Serving:
             case ItemPut(_, item):
                 self.put(item)
             case ItemDeleted(_, key, at_ms):
-                self.catalogue.remove(key, at_ms)
-                self.embedded.pop(key, None)
+                if self.catalogue.remove(key, at_ms):
+                    self.embedded.pop(key, None)
                 self._keep_up()
             case ItemEmbedded():
                 self.put(change.item)
-                self.embedded[change.item.key] = change.model_id
-                self._link(change)
+                key, at_ms = change.item.key, change.item.updated_at_ms
+                if at_ms >= self.embedded.get(key, ("", at_ms))[1]:
+                    self.embedded[key] = (change.model_id, at_ms)
+                    self._link(change)
 
     def put(self, item: ItemState) -> None:
         """Let an item's state count."""

@@ -194,7 +194,7 @@ class Versions:
     def _known_vectors(self, serving: Serving) -> Keys:
         """Give the items of which version and tail of the log say that they have a vector of the version's encoder."""
         encoder = serving.version.encoder
-        since = {key for key, model_id in serving.embedded.items() if not encoder or model_id == encoder}
+        since = {key for key, (model_id, _) in serving.embedded.items() if not encoder or model_id == encoder}
         known = since | set(serving.version.content_keys.tolist())
         return np.array(sorted(key for key in known if serving.catalogue.has(key)), np.int64)
 
@@ -207,12 +207,12 @@ class Versions:
         version = serving.version
         places = {int(key): place for place, key in enumerate(version.content_keys) if int(key) in chosen}
         keys, rows, payloads = [], [], []
-        mark = Mark(version.encoder, "")
-        for key, item in zip(version.items.keys.tolist(), self._models.fields(tenant_name, version.name), strict=True):
+        states = zip(version.items.keys.tolist(), version.items.updated_at_ms.tolist(), strict=True)
+        for (key, at_ms), item in zip(states, self._models.fields(tenant_name, version.name), strict=True):
             if key in places:
                 keys.append(key)
                 rows.append(places[key])
-                payloads.append(Payload(item, mark))
+                payloads.append(Payload(item, Mark(version.encoder, "", at_ms)))
             if len(keys) == _PAGE:
                 yield Points(np.array(keys, np.int64), version.content_vectors[rows], payloads)
                 keys, rows, payloads = [], [], []

@@ -32,6 +32,12 @@ class Mark:
 
     model_id: str = ""
     content_hash: str = ""
+    updated_at_ms: int = 0
+    """When the item's state came to be that is stored; 0 where nobody kept it."""
+
+    def is_of_same_text(self, other: "Mark") -> bool:
+        """Tell whether both are of one text by one encoder."""
+        return (self.model_id, self.content_hash) == (other.model_id, other.content_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +139,16 @@ class DenseIndex(Protocol):
         """
         ...
 
-    async def set_attributes(self, keys: Keys, attributes: Sequence[Mapping[str, AttributeValue]]) -> None:
-        """Replace all attributes of points, keeping vectors and marks; a key that is not stored is passed over.
+    async def set_attributes(
+        self, keys: Keys, attributes: Sequence[Mapping[str, AttributeValue]], updated_at_ms: Sequence[int]
+    ) -> None:
+        """Replace all attributes of points and the times of their states, keeping vectors and what these are of.
+
+        A key that is not stored is passed over.
 
         Raises:
-            InvalidArgumentError: As many attributes as keys are needed, with finite numbers; nothing was changed.
+            InvalidArgumentError: As many attributes and times as keys are needed, with finite numbers; nothing was
+                changed.
         """
         ...
 
@@ -202,14 +213,18 @@ def check_attributes(attributes: Sequence[Mapping[str, AttributeValue]]) -> None
                 raise InvalidArgumentError(f"the attribute {name} is not a finite number", field=name)
 
 
-def check_attributes_of(keys: Keys, attributes: Sequence[Mapping[str, AttributeValue]]) -> None:
-    """Check the attributes that are to replace those of points.
+def check_attributes_of(
+    keys: Keys, attributes: Sequence[Mapping[str, AttributeValue]], updated_at_ms: Sequence[int]
+) -> None:
+    """Check the attributes that are to replace those of points, with the times of the states.
 
     Raises:
         InvalidArgumentError: There are not as many as keys, or a number is not finite.
     """
-    if len(keys) != len(attributes):
-        raise InvalidArgumentError(f"{len(keys)} keys and attributes of {len(attributes)} points", field="keys")
+    if not len(keys) == len(attributes) == len(updated_at_ms):
+        raise InvalidArgumentError(
+            f"{len(keys)} keys, attributes of {len(attributes)} points and {len(updated_at_ms)} times", field="keys"
+        )
     check_attributes(attributes)
 
 

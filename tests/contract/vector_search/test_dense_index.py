@@ -241,16 +241,16 @@ class DenseIndexContract:
 
     async def test_attributes_are_replaced_and_the_rest_stays(self, cosine: DenseIndex) -> None:
         await cosine.upsert(points([1, 2], [axis(0, 2.0), axis(1)], [{"a": "x", "b": 1.0}, {"a": "x"}]))
-        await cosine.set_attributes(keys(1, 99), [{"c": "new"}, {"c": "new"}])
+        await cosine.set_attributes(keys(1, 99), [{"c": "new"}, {"c": "new"}], [7, 7])
         assert await nearest(cosine, axis(0), conditions=(Predicate("a", Operator.EQ, ("x",)),)) == [2]
         assert await nearest(cosine, axis(0), conditions=(Predicate("b", Operator.EXISTS, (True,)),)) == []
         assert await nearest(cosine, axis(0), conditions=(Predicate("c", Operator.EQ, ("new",)),)) == [1]
-        assert await cosine.marks(keys(1, 99)) == [Mark("use", "1"), None]
+        assert await cosine.marks(keys(1, 99)) == [Mark("use", "1", 7), None]
         assert await cosine.count() == 2
         with pytest.raises(InvalidArgumentError):
-            await cosine.set_attributes(keys(1, 2), [{}])
+            await cosine.set_attributes(keys(1, 2), [{}], [1, 1])
         with pytest.raises(InvalidArgumentError):
-            await cosine.set_attributes(keys(1), [{"a": float("inf")}])
+            await cosine.set_attributes(keys(1), [{"a": float("inf")}], [1])
 
     async def test_deleting_twice_is_no_error(self, cosine: DenseIndex) -> None:
         await cosine.upsert(points([1, 2, 3], [axis(0), axis(1), axis(2)]))

@@ -46,7 +46,7 @@ async def main():
         keys = np.arange(start, start + 7)
         vectors = np.random.default_rng(start).normal(size=(7, 32)).astype(np.float32)
         await index.upsert(Points(keys, vectors, [Payload({f"field{start % 3}": "x", "at": float(start)})] * 7))
-        await index.set_attributes(keys[:1], [{"changed": True}])
+        await index.set_attributes(keys[:1], [{"changed": True}], [1])
         await index.delete(keys[1:2])
         print(start, flush=True)
         start += 7
@@ -147,7 +147,7 @@ async def test_a_write_returns_when_the_log_is_on_the_disk(tmp_path: Path, monke
     for times, write in enumerate(
         (
             index.upsert(Points(one, clustered(1, 32), [Payload()])),
-            index.set_attributes(one, [{"new": True}]),
+            index.set_attributes(one, [{"new": True}], [1]),
             index.delete(one),
         ),
         start=1,
@@ -198,7 +198,7 @@ async def test_the_log_is_shortened_now_and_then(tmp_path: Path) -> None:
     for first in range(0, 120, 10):
         await index.upsert(Points(np.arange(first, first + 10), clustered(10, 32), [Payload()] * 10))
     assert shard.flushes == 2
-    await index.set_attributes(np.arange(20), [{"new": True}] * 20)
+    await index.set_attributes(np.arange(20), [{"new": True}] * 20, [1] * 20)
     await index.delete(np.arange(9))
     assert shard.flushes == 2
     await index.delete(np.arange(9, 10))
@@ -304,7 +304,7 @@ async def test_a_search_need_not_wait_for_a_large_write(tmp_path: Path) -> None:
         searches += 1
     assert searches > 10
     assert await index.count() == 3_000
-    await index.set_attributes(np.arange(3_000), [{"place": float(place)} for place in range(3_000)])
+    await index.set_attributes(np.arange(3_000), [{"place": float(place)} for place in range(3_000)], [1] * 3_000)
     (page,) = [page async for page in index.scroll(3_000)]
     assert [payload.attributes["place"] for payload in page.payloads] == list(range(3_000))
     await index.close()

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -17,6 +18,7 @@ from qdrant_client import AsyncQdrantClient, models
 from servers.fleet import start_qdrant
 from servers.qdrant.serving import WireServer
 from servers.qdrant_server import QdrantServer
+from structlog.testing import capture_logs
 
 from servicekit.arrays import Floats
 from servicekit.deadline import deadline_after
@@ -30,6 +32,7 @@ from servicekit.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from servicekit.filters import Operator, Predicate
 from vector_search.adapters.dense_stores import QdrantOptions, open_dense_store
 from vector_search.adapters.exact_index import ExactVectorIndex
 from vector_search.adapters.qdrant_collections import QdrantDenseStore, QdrantLayout
@@ -244,6 +247,49 @@ async def test_collections_are_made_as_the_settings_say(store: QdrantDenseStore,
         "attributes.t_genre": models.PayloadSchemaType.KEYWORD,
         "sample": models.PayloadSchemaType.FLOAT,
     }
+
+
+async def test_an_index_that_is_refused_is_no_error_and_is_not_asked_for_again(
+    store: QdrantDenseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = await store.create("acme", NAME, SPACE)
+    asked = []
+
+    async def refuse(_client: object, _collection: str, path: str, *_: object, **__: object) -> None:
+        asked.append(path)
+        await failing(grpc.StatusCode.INVALID_ARGUMENT)  # as strict mode does beyond max_payload_index_count
+
+    monkeypatch.setattr(AsyncQdrantClient, "create_payload_index", refuse)
+    again = await store.create("other", NAME, SPACE)
+    with capture_logs() as logs:
+        for each, first in ((index, 0), (index, 0), (again, 10)):
+            payloads = [Payload({"genre": "a", "year": 1.0}), Payload({"genre": "b"})]
+            await each.upsert(Points(np.arange(first, first + 2), VECTORS[:2], payloads))
+        await index.set_attributes(np.array([1]), [{"genre": "a", "country": "x"}], [1])
+    assert sorted(asked) == ["attributes.n_year", "attributes.t_country", "attributes.t_genre"]
+    assert [each["event"] for each in logs] == ["an attribute cannot be indexed, and others may not be"]
+    (found,) = await index.search(VECTORS[:1], limit=5, conditions=(Predicate("genre", Operator.EQ, ("a",)),))
+    assert sorted(found.keys.tolist()) == [0, 1]
+
+
+async def test_a_build_ends_when_the_server_says_that_nothing_is_left_to_index(
+    store: QdrantDenseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = models.CollectionStatus
+    left = [status.GREY, status.YELLOW, status.GREY, status.GREEN]
+    describe = AsyncQdrantClient.get_collection
+
+    async def get_collection(self: AsyncQdrantClient, *args: Any, **kwargs: Any) -> models.CollectionInfo:
+        info = await describe(self, *args, **kwargs)
+        return info.model_copy(update={"status": left.pop(0)})
+
+    await store.create("acme", NAME, SPACE)
+    monkeypatch.setattr(AsyncQdrantClient, "get_collection", get_collection)
+    await store._optimised(store._target("acme", NAME))
+    assert left == []
+    left.append(status.RED)
+    with pytest.raises(UnavailableError, match="has failed"):
+        await store._optimised(store._target("acme", NAME))
 
 
 # --- search ---

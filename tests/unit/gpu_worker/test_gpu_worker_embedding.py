@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from recommendation.events.v1 import events_pb2
 from recommendation.vector_search.v1 import vector_search_pb2 as pb
 from recommendation.vector_search.v1 import vector_search_pb2_grpc as pb_grpc
 from servicekit.arrays import Floats, pack_floats, pack_keys, unpack_floats, unpack_keys
-from servicekit.clock import ManualClock
+from servicekit.clock import ManualClock, SystemClock
 from servicekit.errors import InvalidArgumentError, UnavailableError
 from servicekit.eventlog.memory import MemoryEventLog
 from servicekit.eventlog.port import NewRecord, Record
@@ -26,6 +27,8 @@ from servicekit.eventlog.runner import ConsumerRunner, RecordFailure
 from servicekit.eventlog.topics import CONTENT_CHANGED, CONTENT_EMBEDDED, default_specs, dlq
 from servicekit.identity import item_key
 from servicekit.testing import eventually, served
+from vector_search.adapters.exact_collections import ExactDenseStore
+from vector_search.testing import Replica, running
 
 RULES = TextRules(("genres",), 20)
 
@@ -297,6 +300,55 @@ async def test_through_the_log_while_vector_search_is_away(
     stop.set()
     await run
     assert sum((await log.end_offsets([dlq(CONTENT_CHANGED)])).values()) == 1
+
+
+async def test_a_change_that_comes_late_changes_no_vector_and_is_announced_to_nobody(
+    encoder: CountingEncoder, log: MemoryEventLog, tmp_path: Path
+) -> None:
+    x, z = np.array([key("x")], np.int64), np.array([key("z")], np.int64)
+    unheard = MemoryEventLog()
+    await unheard.ensure_topics(default_specs(1))
+    async with running(Replica(tmp_path / "models", unheard, ExactDenseStore())) as replica:
+        index = GrpcVectorIndex(replica.channel)
+
+        async def restarted() -> ContentConsumer:
+            return ContentConsumer(ContentEmbedder(encoder, index, LogAnnouncer(log, ManualClock()), rules=RULES))
+
+        for record in (
+            put(item("x", "A spaceship"), 200),
+            put(item("x", "Cooking pasta"), 100),
+            delete("x", 150),
+            put(item("z"), 200),
+            delete("z", 300),
+            put(item("z"), 100),
+            delete("z", 50),
+        ):
+            assert not await apply(await restarted(), record)
+        assert (await index.marks("t", x))[0].content_hash == hash_of("A spaceship. Drama, War")
+        assert (await index.marks("t", z))[0].content_hash == ""
+        assert [(each.item.item_id, each.item.updated_at_ms) for each in await announced(log)] == [
+            ("x", 200),
+            ("z", 200),
+        ]
+        assert not await apply(await restarted(), put(item("z"), 301))
+        assert (await index.marks("t", z))[0].content_hash
+
+
+async def test_a_time_that_lies_ahead_is_refused(consumer: ContentConsumer, vector_search: FakeVectorSearch) -> None:
+    await apply(consumer, put(item("2")))
+    ahead_ms = 60_000 * 6 + SystemClock().now_ms()
+    records = [put(item("1"), ahead_ms), delete("2", ahead_ms), put(item("3"), ahead_ms - 120_000)]
+    assert sorted(failure.record.offset for failure in await apply(consumer, *records)) == [0, 1]
+    assert vector_search.stored.keys() == {key("2"), key("3")}
+
+
+async def test_the_last_of_several_changes_is_known_by_the_times_of_its_states(
+    consumer: ContentConsumer, encoder: CountingEncoder
+) -> None:
+    new, old = item("1", "new"), item("1", "old")
+    new.updated_at_ms, old.updated_at_ms = 20, 10
+    await apply(consumer, put(new, 1), put(old, 2))
+    assert encoder.texts == ["new. Drama, War"]
 
 
 def test_the_text_of_an_item_is_short() -> None:

@@ -261,11 +261,17 @@ async def test_the_log_tells_the_last_state_of_each_item(log: MemoryEventLog) ->
     films = [film(number) for number in range(12)]
     changed, other = film(2), film(3)
     changed.title, other.tenant = "Another title", "other"
+    old, early, late = film(0, year=1.0), film(6, year=2.0), film(7, year=2.0)
+    for each in (*films, changed, other, old):
+        each.updated_at_ms = 0  # the state's time is the event's
+    early.updated_at_ms, late.updated_at_ms = 9, 11
     events = [events_pb2.ContentChanged(event_id="e", occurred_at_ms=10, put=each) for each in films]
     events += [
         events_pb2.ContentChanged(event_id="e", occurred_at_ms=20, put=changed),
         events_pb2.ContentChanged(event_id="e", occurred_at_ms=20, put=other),
-        events_pb2.ContentChanged(event_id="e", occurred_at_ms=5, put=film(0, year=1.0)),
+        events_pb2.ContentChanged(event_id="e", occurred_at_ms=5, put=old),
+        events_pb2.ContentChanged(event_id="e", occurred_at_ms=50, put=early),
+        events_pb2.ContentChanged(event_id="e", occurred_at_ms=1, put=late),
         events_pb2.ContentChanged(event_id="e", occurred_at_ms=30, deleted=ref(films[4])),
         events_pb2.ContentChanged(event_id="e", occurred_at_ms=30, deleted=ref(films[5])),
         events_pb2.ContentChanged(event_id="e", occurred_at_ms=40, put=films[5]),
@@ -274,7 +280,9 @@ async def test_the_log_tells_the_last_state_of_each_item(log: MemoryEventLog) ->
     await log.producer().append([*records, NewRecord(CONTENT_CHANGED, f"{TENANT}/film/f1", b"\xff")])
     pages = [page async for page in LogItems(log).export_items(TENANT)]
     items = [item for page in pages for item in page]
-    wanted = [*films[:2], changed, films[3], *films[5:]]
+    for each, at_ms in ((changed, 20), *((each, 10) for each in films), (films[5], 40)):
+        each.updated_at_ms = at_ms
+    wanted = [*films[:2], changed, films[3], *films[5:7], late, *films[8:]]
     assert sorted(item.packed for item in items) == sorted(
         each.SerializeToString(deterministic=True) for each in wanted
     )

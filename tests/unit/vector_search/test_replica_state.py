@@ -91,6 +91,15 @@ async def test_embedding_again_replaces_the_neighbours(trained: Replica) -> None
     assert key("fresh") in keys
 
 
+async def test_an_older_embedding_that_comes_late_links_nothing(trained: Replica) -> None:
+    await trained.embedded(make_item(TENANT, "fresh", updated_at_ms=2_000), [ALL[30]], [0.9])
+    await trained.embedded(make_item(TENANT, "fresh", updated_at_ms=1_999), [ALL[10]], [0.9])
+    keys, *_ = await trained.candidates([ALL[10]], limit=40)
+    assert key("fresh") not in keys
+    keys, *_ = await trained.candidates([ALL[30]], limit=40)
+    assert key("fresh") in keys
+
+
 async def test_changes_reach_masks_at_once(trained: Replica) -> None:
     async def fulfilling(genre: str) -> set[int]:
         predicate = {"field": "genres", "operator": 1, "values": [{"text": genre}]}
