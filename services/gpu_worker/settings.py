@@ -57,7 +57,7 @@ class GpuWorkerSettings(ServiceSettings):
     vector_gap_interval_s: Annotated[float, Field(ge=0.0)] = 30.0
     """How often vector_search is asked for lost vectors, which are then rebuilt; 0: never."""
     consumer_max_failures_in_a_row: Count = 100
-    """After so many bad records one after the other the service stops, since something else must be wrong."""
+    """After so many bad records one after the other the consumer stops, since something else must be wrong."""
 
     # Training.
     person_attributes: tuple[str, ...] = ("directors", "director", "actors", "cast", "authors", "writers")

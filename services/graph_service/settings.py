@@ -124,6 +124,6 @@ class GraphServiceSettings(ServiceSettings):
     consumer_max_batch: Annotated[int, Field(ge=1, le=10_000)] = 5_000
     """The most records applied at once."""
     consumer_max_failures_in_a_row: Count = 100
-    """After so many bad records one after the other the service stops, since something else must be wrong."""
+    """After so many bad records one after the other the consumer stops, since something else must be wrong."""
     ready_wait_s: Annotated[float, Field(ge=0.0)] = 30.0
     """How long at most the service waits, before it says that it is ready, to have read what is in the log."""

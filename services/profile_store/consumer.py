@@ -10,8 +10,9 @@ from itertools import groupby
 
 from profile_store.application.profiles import ProfileService
 from profile_store.convert.profiles import item_from_message, ref_from_message
-from profile_store.domain.interactions import Interaction
-from profile_store.domain.items import Item, ItemRef
+from profile_store.domain.checks import check_id
+from profile_store.domain.interactions import MAX_EVENT_ID, Interaction, check_user
+from profile_store.domain.items import Item, ItemRef, check_item_ref
 from recommendation.events.v1 import events_pb2
 from servicekit.errors import InvalidArgumentError
 from servicekit.eventlog.decode import decode
@@ -85,11 +86,17 @@ class ProfileStoreConsumer:
 
 
 def _read(record: Record) -> _Change:
+    """Read the change that a record tells; what is checked here fails alone, before its batch reaches the store.
+
+    Raises:
+        InvalidArgumentError: It cannot be read, or does not say what it is about.
+    """
     if record.topic == CONTENT_CHANGED:
         return _content(decode(record, events_pb2.ContentChanged))
     if record.topic == USER_INTERACTIONS:
         return _interaction(decode(record, events_pb2.InteractionRecorded))
     event = decode(record, events_pb2.UserErased)
+    check_user(event.tenant, event.user_id)
     return _Erasure(event.tenant, event.user_id, event.occurred_at_ms)
 
 
@@ -97,15 +104,21 @@ def _content(event: events_pb2.ContentChanged) -> Item | _Deletion:
     match event.WhichOneof("change"):
         case "put":
             item = item_from_message(event.put)
+            check_item_ref(item.ref)
             # The state's time is the event's; a producer may leave it out of the state.
             return item if item.updated_at_ms else replace(item, updated_at_ms=event.occurred_at_ms)
         case "deleted":
-            return _Deletion(ref_from_message(event.deleted), event.occurred_at_ms)
+            ref = ref_from_message(event.deleted)
+            check_item_ref(ref)
+            return _Deletion(ref, event.occurred_at_ms)
         case _:
             raise InvalidArgumentError("the event has neither put nor deleted", field="change")
 
 
 def _interaction(event: events_pb2.InteractionRecorded) -> Interaction:
+    check_id(event.event_id, "event_id", MAX_EVENT_ID)
+    check_user(event.tenant, event.user_id)
+    check_item_ref(ItemRef(event.tenant, event.item_type, event.item_id))
     return Interaction(
         event.event_id,
         event.tenant,

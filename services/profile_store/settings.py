@@ -59,4 +59,4 @@ class ProfileStoreSettings(ServiceSettings):
     """How long an event waits in the log before the consumer applies it: the gateway writes through meanwhile, and
     can tell its caller whether what was written is new. Other producers' events wait as long."""
     consumer_max_failures_in_a_row: int = Field(default=100, ge=1)
-    """After so many bad records one after the other the service stops, since something else must be wrong."""
+    """After so many bad records one after the other the consumer stops, since something else must be wrong."""

@@ -55,6 +55,8 @@ CONSUMED = Counter("consumer_records_total", "Records applied.", ["topic"])
 REPLICATION_LAG = Gauge("replication_lag_seconds", "Age of the newest record when it was applied.", ["topic"])
 # Records put aside because they could not be decoded or applied.
 DEAD_LETTERS = Counter("consumer_dead_letters_total", "Records put aside.", ["topic"])
+# 1 from when a consumer stands still, because too many records failed in a row, until its process is started again.
+CONSUMER_STOPPED = Gauge("consumer_stopped", "1 when the consumer stands still.", ["group", "topic"])
 
 # --- the gateway -------------------------------------------------------------------------------------------------
 

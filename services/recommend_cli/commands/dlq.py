@@ -88,10 +88,12 @@ def retry_letters(
     """Send dead letters to their topic again; one that was sent before is left out."""
     if bool(letter_ids) == bool(topic):
         raise CommandError("Name either letters or a topic", hint="`recommend dlq retry ID …` or `--topic TOPIC`")
-    sent = asyncio.run(_retry(_stores(data_dir, stores, settings), letter_ids or [], topic))
+    sent, cut = asyncio.run(_retry(_stores(data_dir, stores, settings), letter_ids or [], topic))
     for letter in sent:
         OUT.print(f"{letter.letter_id} sent to {letter.topic}", markup=False)
-    if not sent:
+    for letter in cut:
+        OUT.print(f"{letter.letter_id} left out: only a part of its record was kept ({letter.truncated})", markup=False)
+    if not (sent or cut):
         OUT.print("Nothing to send: all of them were sent before")
 
 
@@ -134,14 +136,16 @@ async def _show(stores: Stores, letter_id: str) -> DeadLetter:
         return await DeadLetters(log).show(letter_id)
 
 
-async def _retry(stores: Stores, letter_ids: Sequence[str], topic: str) -> Sequence[DeadLetter]:
+async def _retry(
+    stores: Stores, letter_ids: Sequence[str], topic: str
+) -> tuple[Sequence[DeadLetter], Sequence[DeadLetter]]:
+    """Give the letters that were sent, and of a topic's those that cannot be."""
+    found: Sequence[DeadLetter] = ()
     if topic:
-        (name,) = _topics(topic)
-        letter_ids = [
-            each.letter_id for each in await _list(stores, [name], include_retried=False, limit=_SENT_AT_ONCE)
-        ]
+        found = await _list(stores, _topics(topic), include_retried=False, limit=_SENT_AT_ONCE)
+        letter_ids = [letter.letter_id for letter in found if not letter.truncated]
     async with opened_log(stores) as log:
-        return await DeadLetters(log).retry(letter_ids)
+        return await DeadLetters(log).retry(letter_ids), [letter for letter in found if letter.truncated]
 
 
 def _letters_table(letters: Sequence[DeadLetter]) -> Table:
@@ -170,6 +174,7 @@ def _letter_table(letter: DeadLetter) -> Table:
         "put aside": f"{_moment(letter.put_aside_ms)} by {letter.consumer}, {letter.attempts}. time",
         "error": f"{letter.error} ({letter.error_class}, {letter.error_code})",
         "sent again": _moment(letter.retried_ms) if letter.retried_ms is not None else "no",
+        **({"cut off": letter.truncated} if letter.truncated else {}),
         "key": letter.key,
         **{name: _text(value) for name, value in letter.headers.items()},
     }
@@ -197,4 +202,7 @@ def _text(value: bytes) -> str:
 
 
 def _moment(time_ms: int) -> str:
-    return f"{datetime.fromtimestamp(time_ms / 1000, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+    try:
+        return f"{datetime.fromtimestamp(time_ms / 1000, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        return f"{time_ms} ms"  # whoever sends a record says when it was written

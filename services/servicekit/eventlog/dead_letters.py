@@ -8,24 +8,24 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from servicekit.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, UnavailableError
+from servicekit.eventlog.letters import (
+    ATTEMPTS_HEADER,
+    CONSUMER_HEADER,
+    ERROR_CLASS_HEADER,
+    ERROR_CODE_HEADER,
+    ERROR_HEADER,
+    ORIGIN_OFFSET_HEADER,
+    ORIGIN_PARTITION_HEADER,
+    ORIGIN_TIMESTAMP_HEADER,
+    ORIGIN_TOPIC_HEADER,
+    RETRIED_HEADER,
+    TRUNCATED_HEADER,
+    number_in,
+    own_headers,
+)
 from servicekit.eventlog.port import EventLog, NewRecord, Offsets, Record, TopicPartition
 from servicekit.eventlog.topics import dlq
-
-HEADER_PREFIX = "dlq-"
-"""Begins the name of every header that belongs to a letter and not to its record."""
-
-ERROR_HEADER = "dlq-error"
-ERROR_CODE_HEADER = "dlq-error-code"
-ERROR_CLASS_HEADER = "dlq-error-class"
-CONSUMER_HEADER = "dlq-consumer"
-ATTEMPTS_HEADER = "dlq-attempts"
-ORIGIN_TOPIC_HEADER = "dlq-origin-topic"
-ORIGIN_PARTITION_HEADER = "dlq-origin-partition"
-ORIGIN_OFFSET_HEADER = "dlq-origin-offset"
-ORIGIN_TIMESTAMP_HEADER = "dlq-origin-timestamp-ms"
-RETRIED_HEADER = "dlq-retried"
-"""On a mark: the id of the letter that was sent again."""
 
 _POLL_RECORDS = 500
 _POLL_S = 0.2
@@ -52,6 +52,7 @@ class DeadLetter:
         attempts: How often it was put aside, this time included.
         put_aside_ms: When it was put aside.
         retried_ms: When it was last sent to its topic again; None when it was not.
+        truncated: Which parts of the record were too long to be kept; empty when it is whole.
     """
 
     letter_id: str
@@ -69,6 +70,7 @@ class DeadLetter:
     attempts: int
     put_aside_ms: int
     retried_ms: int | None = None
+    truncated: str = ""
 
 
 class DeadLetters:
@@ -127,6 +129,7 @@ class DeadLetters:
 
         Raises:
             InvalidArgumentError: One of the ids is no letter's; nothing was appended.
+            FailedPreconditionError: Some of the letters hold only a part of their record; the others were appended.
             NotFoundError: Some of the letters are not there, or no longer; the others were appended.
             UnavailableError: The log cannot be read or written now.
         """
@@ -137,6 +140,7 @@ class DeadLetters:
         producer = self._log.producer()
         sent = []
         missing: set[str] = set()
+        partial: list[DeadLetter] = []
         for name, places in by_topic.items():
             retried = await self._retried(name)
             waiting = {letter_id: place for letter_id, place in places.items() if letter_id not in retried}
@@ -144,20 +148,25 @@ class DeadLetters:
             async with aclosing(self._read_places(waiting.values())) as records:
                 async for record in records:
                     letter = _letter(record, retried)
-                    await producer.append(_again(letter, name))
                     missing.discard(letter.letter_id)
+                    if letter.truncated:
+                        partial.append(letter)
+                        continue
+                    await producer.append(_again(letter, name))
                     sent.append(letter)
         if missing:
             raise _not_found(missing)
+        if partial:
+            raise _partial(partial)
         return sent
 
     async def _retried(self, name: str) -> Mapping[str, int]:
         """Give when each letter that was sent again was, by the letter's id."""
         async with aclosing(self._read(name, await self._log.begin_offsets([name]))) as records:
             return {
-                record.headers[RETRIED_HEADER].decode(): record.timestamp_ms
+                record.headers[RETRIED_HEADER].decode(errors="replace"): record.timestamp_ms
                 async for record in records
-                if RETRIED_HEADER in record.headers
+                if RETRIED_HEADER in record.headers and not _is_letter(record)
             }
 
     async def _read_places(self, places: Collection["_Place"]) -> AsyncGenerator[Record, None]:
@@ -224,6 +233,15 @@ def _not_found(letter_ids: Collection[str]) -> NotFoundError:
     return NotFoundError(f"there is no dead letter {', '.join(sorted(letter_ids))}; `list` shows those there are")
 
 
+def _partial(letters: Sequence[DeadLetter]) -> FailedPreconditionError:
+    first = letters[0]
+    return FailedPreconditionError(
+        f"{', '.join(letter.letter_id for letter in letters)} cannot be sent again: the record was too long to be kept"
+        f" whole ({first.truncated}). It stands in {first.topic}/{first.partition}/{first.offset} for as long as the"
+        " topic keeps it; send what it means anew, in records of at most 1 MiB"
+    )
+
+
 def _again(letter: DeadLetter, name: str) -> Sequence[NewRecord]:
     """Give the record as it was, but for the count of attempts, and the mark for the topic of the letters."""
     headers = {**letter.headers, ATTEMPTS_HEADER: str(letter.attempts).encode()}
@@ -240,17 +258,18 @@ def _letter(record: Record, retried: Mapping[str, int]) -> DeadLetter:
     return DeadLetter(
         letter_id=_letter_id(record),
         topic=said(ORIGIN_TOPIC_HEADER, ""),
-        partition=int(said(ORIGIN_PARTITION_HEADER, "0")),
-        offset=int(said(ORIGIN_OFFSET_HEADER, "0")),
-        timestamp_ms=int(said(ORIGIN_TIMESTAMP_HEADER, "0")),
+        partition=number_in(record.headers, ORIGIN_PARTITION_HEADER, 0),
+        offset=number_in(record.headers, ORIGIN_OFFSET_HEADER, 0),
+        timestamp_ms=number_in(record.headers, ORIGIN_TIMESTAMP_HEADER, 0),
         key=record.key,
         value=record.value,
-        headers={name: value for name, value in record.headers.items() if not name.startswith(HEADER_PREFIX)},
+        headers=own_headers(record),
         consumer=said(CONSUMER_HEADER, ""),
         error=said(ERROR_HEADER, ""),
         error_code=said(ERROR_CODE_HEADER, ""),
         error_class=said(ERROR_CLASS_HEADER, ""),
-        attempts=int(said(ATTEMPTS_HEADER, "1")),
+        attempts=number_in(record.headers, ATTEMPTS_HEADER, 1),
         put_aside_ms=record.timestamp_ms,
         retried_ms=retried.get(_letter_id(record)),
+        truncated=said(TRUNCATED_HEADER, ""),
     )

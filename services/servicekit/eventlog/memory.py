@@ -18,6 +18,7 @@ from servicekit.eventlog.port import (
     Start,
     TopicPartition,
     TopicSpec,
+    wrong_partitions,
 )
 
 
@@ -124,9 +125,7 @@ class MemoryEventLog:
             if known is None:
                 self._store.topics[spec.name] = _Topic(spec, [_Partition() for _ in range(spec.partitions)])
             elif known.spec.partitions != spec.partitions:
-                raise FailedPreconditionError(
-                    f"topic {spec.name} has {known.spec.partitions} partitions, not {spec.partitions}"
-                )
+                raise wrong_partitions(spec, known.spec.partitions)
             else:
                 known.spec = spec
 

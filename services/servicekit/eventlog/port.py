@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from servicekit.errors import FailedPreconditionError
+from servicekit.errors import FailedPreconditionError, StartupError
 
 MAX_VALUE_BYTES = 1 << 20
 """The longest value of a record; Kafka's own default."""
@@ -79,6 +79,17 @@ class TopicSpec:
     partitions: int = 4
     retention_ms: int | None = None
     compacted: bool = False
+
+
+def wrong_partitions(spec: TopicSpec, partitions: int) -> StartupError:
+    """Say that a topic has another number of partitions than it shall, and what to do about it.
+
+    A topic of dead letters has one whatever the settings say.
+    """
+    remedy = "make the topic anew"
+    if not spec.name.endswith(".dlq"):
+        remedy = f"set EVENT_LOG_PARTITIONS={partitions}, which the topic has, or {remedy}"
+    return StartupError(f"topic {spec.name} has {partitions} partitions, not {spec.partitions}; {remedy}")
 
 
 class Start(Enum):
@@ -174,7 +185,7 @@ class EventLog(Protocol):
         """Make the topics that do not exist, and give those that do the retention and compaction asked for.
 
         Raises:
-            FailedPreconditionError: A topic exists with another number of partitions.
+            StartupError: A topic exists with another number of partitions.
         """
         ...
 

@@ -11,25 +11,14 @@ from typing import TypeVar
 from servicekit import metrics
 from servicekit.errors import (
     DeadlineExceededError,
-    InternalError,
+    InvalidArgumentError,
     ResourceExhaustedError,
     ServiceError,
     UnavailableError,
 )
 from servicekit.eventlog.ages import RecordAges
-from servicekit.eventlog.dead_letters import (
-    ATTEMPTS_HEADER,
-    CONSUMER_HEADER,
-    ERROR_CLASS_HEADER,
-    ERROR_CODE_HEADER,
-    ERROR_HEADER,
-    ORIGIN_OFFSET_HEADER,
-    ORIGIN_PARTITION_HEADER,
-    ORIGIN_TIMESTAMP_HEADER,
-    ORIGIN_TOPIC_HEADER,
-)
+from servicekit.eventlog.letters import bare, dead_letter
 from servicekit.eventlog.port import EventConsumer, EventProducer, NewRecord, Record, StaleOwnerError, TopicPartition
-from servicekit.eventlog.topics import dlq
 from servicekit.logs import get_logger
 
 TRANSIENT = (UnavailableError, DeadlineExceededError, ResourceExhaustedError)
@@ -39,15 +28,12 @@ _POLL_S = 1.0
 _LAG_INTERVAL_S = 1.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 5.0
-_ERROR_TEXT_LENGTH = 2_000
+_SEAT_INTERVAL_S = 1.0  # much less than a log waits for a member that does not poll
+_SEAT_POLL_S = 0.2
 
 T = TypeVar("T")
 
 _log = get_logger(__name__)
-
-
-class TooManyFailuresError(InternalError):
-    """So many records failed one after the other that the handler or its data must be looked at."""
 
 
 class _StoppedError(Exception):
@@ -72,11 +58,14 @@ class ConsumerRunner:
     a crash or a rebalance. What it raises decides what happens:
 
     * UnavailableError, DeadlineExceededError, ResourceExhaustedError: the same batch again, after a growing pause,
-      for as long as it takes. Nothing else is read meanwhile.
+      for as long as it takes. Nothing else is read meanwhile; the member keeps its partitions, paused.
     * Anything else: the records one by one; the one that raises again is put aside.
 
     What is put aside goes to the topic's dead letters, with the error and its origin in the headers. Offsets are
     committed after that.
+
+    When too many records fail in a row, the consumer stands still: as many as the limit says are put aside, nothing
+    more is read, and the process goes on with all else. The next run begins behind what was put aside.
 
     Args:
         consumer: Whom to poll; its life belongs to the caller.
@@ -84,7 +73,7 @@ class ConsumerRunner:
         producer: Takes the dead letters; their topics must exist.
         name: Names the consumer in logs and dead letters.
         max_batch: The most records handled at once.
-        max_failures_in_a_row: One more ends the run, before its batch is put aside or committed.
+        max_failures_in_a_row: One more and the consumer stands still, before that one is put aside or committed.
         linger_s: How long to wait for a batch to fill once it has a record.
         hold_s: How long to hold a batch back before it is handled, so that a producer who also writes through to
             where the effects go is done first and can tell its caller what was new.
@@ -114,26 +103,31 @@ class ConsumerRunner:
         self._lag_due = 0.0
         self._ages = RecordAges()
         self._measured: frozenset[TopicPartition] = frozenset()
+        self._held: set[TopicPartition] = set()  # paused here
+        self._ahead: list[Record] = []  # what came while everything was paused, from partitions gained just then
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; a batch begun is finished, unless it waits for something to come back.
-
-        Raises:
-            TooManyFailuresError: Too many records failed in a row.
-        """
+        """Work until `stop` is set; a batch begun is finished, unless it waits for something to come back."""
         with suppress(_StoppedError):
             while not stop.is_set():
                 records = await self._persist(lambda: _unless(stop, self._gather()), stop)
                 if records:
                     await self._hold(stop)
-                    failures = await self._handle_batch(records, stop)
-                    self._judge(records, failures)
-                    await self._put_aside(failures, stop)
-                    await self._commit(records, stop)
+                    failures = await self._keeping_seat(self._handle_batch(records, stop))
+                    done = self._judge(records, failures)
+                    finished = {_place(record) for record in done}
+                    aside = [failure for failure in failures if _place(failure.record) in finished]
+                    await self._keeping_seat(self._put_aside(aside, stop))
+                    await self._commit(done, stop)
+                    if len(done) < len(records):
+                        await self._stand_still(failures[-1].error, stop)
                 self._ages.tell(records)
                 await self._measure_lag()
 
     async def _gather(self) -> Sequence[Record]:
+        if self._ahead:
+            ahead, self._ahead = self._ahead[: self._max_batch], self._ahead[self._max_batch :]
+            return ahead
         records = list(await self._consumer.poll(max_records=self._max_batch, timeout_s=_POLL_S))
         deadline = time.monotonic() + self._linger_s
         while records and len(records) < self._max_batch and (left := deadline - time.monotonic()) > 0:
@@ -159,20 +153,63 @@ class ConsumerRunner:
             _log.warning("batch failed, trying its records one by one", consumer=self._name, error=repr(error))
             return [failure for record in records for failure in await self._handle_batch([record], stop)]
 
-    def _judge(self, records: Sequence[Record], failures: Sequence[RecordFailure]) -> None:
+    def _judge(self, records: Sequence[Record], failures: Sequence[RecordFailure]) -> Sequence[Record]:
+        """Count failures in a row; give the records to be done with, only those before the limit when it is passed."""
         failed = {_place(failure.record) for failure in failures}
         if not failed:
             self._failures_in_a_row = 0
-        for record in records if failed else ():
+        for number, record in enumerate(records if failed else ()):
             self._failures_in_a_row = self._failures_in_a_row + 1 if _place(record) in failed else 0
             if self._failures_in_a_row > self._max_failures:
-                last = failures[-1].error
-                raise TooManyFailuresError(
-                    f"{self._name}: {self._failures_in_a_row} records failed in a row, the last with {last!r};"
-                    " the consumer stops before it puts more aside"
-                ) from last
+                records = records[:number]
+                break
         for topic, count in Counter(record.topic for record in records).items():
             metrics.CONSUMED.labels(topic).inc(count)
+        return records
+
+    async def _stand_still(self, last: Exception, stop: asyncio.Event) -> None:
+        """Read nothing more until `stop` is set. The partitions are kept: who got them would stop as well."""
+        topics = sorted({where.topic for where in self._consumer.position()})
+        _log.error(
+            "the consumer stopped, since too many records failed in a row: look at `recommend dlq list`, then restart"
+            " to go on with the next ones, or raise CONSUMER_MAX_FAILURES_IN_A_ROW",
+            consumer=self._name,
+            topics=topics,
+            limit=self._max_failures,
+            last_error=repr(last),
+        )
+        for topic in topics:
+            metrics.CONSUMER_STOPPED.labels(self._name, topic).set(1)
+        while not stop.is_set():
+            await self._show_up()
+            self._ahead.clear()  # committed by nobody, so the next run reads it
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _SEAT_INTERVAL_S)
+
+    async def _keeping_seat(self, work: Awaitable[T]) -> T:
+        """Do the work; while it takes long, go on polling with everything paused, so that the group waits for it."""
+        seat = asyncio.create_task(self._keep_seat())
+        try:
+            return await work
+        finally:
+            seat.cancel()
+            await asyncio.gather(seat, return_exceptions=True)
+            self._consumer.resume(self._held)
+            self._held.clear()
+
+    async def _keep_seat(self) -> None:
+        while True:
+            await asyncio.sleep(_SEAT_INTERVAL_S)
+            await self._show_up()
+
+    async def _show_up(self) -> None:
+        """Poll without taking what is there already; trouble is left to the next poll that somebody waits for."""
+        owned = self._consumer.position().keys()
+        self._held |= owned
+        self._consumer.pause(owned)
+        with suppress(ServiceError):
+            self._ahead.extend(await self._consumer.poll(max_records=self._max_batch, timeout_s=_SEAT_POLL_S))
+            await self._measure_lag()
 
     async def _put_aside(self, failures: Sequence[RecordFailure], stop: asyncio.Event) -> None:
         if not failures:
@@ -188,8 +225,22 @@ class ConsumerRunner:
                 exc_info=None if isinstance(failure.error, ServiceError) else failure.error,
             )
             metrics.DEAD_LETTERS.labels(failure.record.topic).inc()
-        letters = [_dead_letter(failure, self._name) for failure in failures]
-        await self._persist(lambda: self._producer.append(letters), stop)
+        letters = [dead_letter(failure.record, failure.error, self._name) for failure in failures]
+        try:
+            await self._persist(lambda: self._producer.append(letters), stop)
+        except InvalidArgumentError:
+            for letter in letters:
+                await self._put_one_aside(letter, stop)
+
+    async def _put_one_aside(self, letter: NewRecord, stop: asyncio.Event) -> None:
+        """Append a letter, without its record when the log does not take it: a record must never stop its consumer."""
+        try:
+            await self._persist(lambda: self._producer.append([letter]), stop)
+        except InvalidArgumentError as error:
+            _log.warning(
+                "dead letter refused, keeping only where it came from", consumer=self._name, error=error.message
+            )
+            await self._persist(lambda: self._producer.append([bare(letter)]), stop)
 
     async def _commit(self, records: Sequence[Record], stop: asyncio.Event) -> None:
         reached = {(record.topic, record.partition): record.offset + 1 for record in records}
@@ -248,27 +299,3 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, T]) -> T:
 
 def _place(record: Record) -> tuple[str, int, int]:
     return record.topic, record.partition, record.offset
-
-
-def _attempts(record: Record) -> int:
-    """Tell how often the record was put aside before; a stranger's header counts for nothing."""
-    said = record.headers.get(ATTEMPTS_HEADER, b"0")
-    return int(said) if said.isdigit() else 0
-
-
-def _dead_letter(failure: RecordFailure, consumer: str) -> NewRecord:
-    record = failure.record
-    code = failure.error.code if isinstance(failure.error, ServiceError) else InternalError.code
-    headers = {
-        **record.headers,
-        ERROR_HEADER: (str(failure.error) or repr(failure.error))[:_ERROR_TEXT_LENGTH].encode(),
-        ERROR_CODE_HEADER: code.encode(),
-        ERROR_CLASS_HEADER: type(failure.error).__qualname__.encode(),
-        ATTEMPTS_HEADER: str(_attempts(record) + 1).encode(),
-        CONSUMER_HEADER: consumer.encode(),
-        ORIGIN_TOPIC_HEADER: record.topic.encode(),
-        ORIGIN_PARTITION_HEADER: str(record.partition).encode(),
-        ORIGIN_OFFSET_HEADER: str(record.offset).encode(),
-        ORIGIN_TIMESTAMP_HEADER: str(record.timestamp_ms).encode(),
-    }
-    return NewRecord(dlq(record.topic), record.key, record.value, headers)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 
 from servicekit.clock import ManualClock
-from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, StartupError
 from servicekit.eventlog.memory import MemoryEventLog
 from servicekit.eventlog.port import (
     MAX_VALUE_BYTES,
@@ -162,7 +162,7 @@ class EventLogContract(ABC):
         await log.producer().append(records_of(PLAIN, "a:1"))
         await log.ensure_topics([PLAIN])
         assert sum((await log.end_offsets([PLAIN.name])).values()) == 1
-        with pytest.raises(FailedPreconditionError, match="4 partitions"):
+        with pytest.raises(StartupError, match=r"4 partitions, not 5; set EVENT_LOG_PARTITIONS=4"):
             await log.ensure_topics([TopicSpec(PLAIN.name, partitions=5)])
 
     async def test_a_poll_waits_for_the_next_record(self, log: EventLog) -> None:
@@ -324,6 +324,25 @@ class EventLogContract(ABC):
         await asyncio.sleep(0.02)
         consumer.resume(where)
         assert values(await asyncio.wait_for(waiting, 1)) == ["a:2"]
+
+    async def test_who_polls_with_everything_paused_keeps_its_partitions_and_skips_nothing(self, log: EventLog) -> None:
+        first, second = members = [log.consumer([PLAIN.name], group="g") for _ in range(2)]
+        await settle(members, 4)
+        await log.producer().append(records_of(PLAIN, *(f"key{n}:" for n in range(100))))
+        handled = list(await first.poll(max_records=3, timeout_s=5))
+        stands = first.position()
+        first.pause(stands)
+        for _ in range(10):
+            assert not await first.poll(max_records=100, timeout_s=0.05)
+            await second.poll(max_records=100, timeout_s=0.05)
+        assert first.position() == stands
+        await first.commit(after(handled))
+        first.resume(stands)
+        handled += await read_all(first)
+        own = {where.partition for where in stands}
+        everything = await read_all(log.consumer([PLAIN.name], group=None))
+        expected = {(record.partition, record.offset) for record in everything if record.partition in own}
+        assert sorted((record.partition, record.offset) for record in handled) == sorted(expected)
 
     async def test_lag_counts_what_is_not_read(self, log: EventLog) -> None:
         await log.producer().append(records_of(PLAIN, *(f"key{n}:" for n in range(50))))

@@ -268,6 +268,24 @@ async def test_both_services_answer_in_one_process_and_an_erasure_reaches_both(s
     assert await asyncio.to_thread(process.wait, 15) == 0
 
 
+async def test_too_many_bad_records_stop_the_consumer_and_the_calls_go_on(service: Service, log: EventLog) -> None:
+    bad = [NewRecord(USER_INTERACTIONS, f"{TENANT}/ann", b"\xff") for _ in range(5)]
+    await log.producer().append(bad)
+
+    async def aside() -> int:
+        return sum((await log.end_offsets([dlq(USER_INTERACTIONS)])).values())
+
+    for expected in (2, 4):  # each start puts as many aside as the limit says, and stops at the next
+        process = service.start(CONSUMER_MAX_FAILURES_IN_A_ROW="2")
+        async with service.connected() as stub:
+            await eventually(lambda: b"the consumer stopped" in service.told.read_bytes(), timeout_s=10)
+            assert await aside() == expected
+            await stub.AppendInteractions(pb.AppendInteractionsRequest(interactions=[deed(f"e{expected}", "dune")]))
+            assert await count(stub) == expected // 2
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 10) == 0
+
+
 async def test_it_stops_on_sigterm_and_comes_back_with_everything(service: Service) -> None:
     process = service.start()
     async with service.connected() as stub:

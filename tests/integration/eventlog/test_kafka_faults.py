@@ -13,6 +13,7 @@ from servers.kafka_server import KafkaServer
 
 from servicekit.errors import FailedPreconditionError, StartupError, UnavailableError
 from servicekit.eventlog.kafka import producer as producer_module
+from servicekit.eventlog.kafka import reader as reader_module
 from servicekit.eventlog.kafka.log import KafkaEventLog
 from servicekit.eventlog.kafka.options import KafkaOptions
 from servicekit.eventlog.port import EventConsumer, NewRecord, Record, TopicPartition, TopicSpec
@@ -195,6 +196,19 @@ async def poll_on(consumer: EventConsumer) -> None:
         await consumer.poll(max_records=1, timeout_s=0.5)
 
 
+async def commit_all(members: Sequence[EventConsumer]) -> None:
+    """Let each commit where it stands; who is done polls on, as members do, since a rebalance waits for all of them."""
+    done: set[int] = set()
+
+    async def commit(number: int, member: EventConsumer) -> None:
+        await member.commit(member.position())
+        done.add(number)
+        while len(done) < len(members):
+            await member.poll(max_records=1, timeout_s=0.05)
+
+    await asyncio.gather(*(commit(number, member) for number, member in enumerate(members)))
+
+
 async def test_a_group_whose_members_read_different_topics_comes_to_rest(servers: Addresses, unique_name: str) -> None:
     """Its leader hears of the others' topics while it shares them out, and wants to share out anew."""
     topics = [f"{unique_name}.{n}" for n in range(3)]
@@ -205,7 +219,7 @@ async def test_a_group_whose_members_read_different_topics_comes_to_rest(servers
         async with asyncio.timeout(30):
             while any(len(member.position()) != PARTITIONS for member in members):
                 await asyncio.gather(*(member.poll(max_records=1, timeout_s=0.05) for member in members))
-        await asyncio.gather(*(member.commit(member.position()) for member in members))
+        await commit_all(members)
         for member in members:
             await member.close()
     await log.close()
@@ -220,6 +234,46 @@ async def test_who_lost_its_name_is_told_also_when_it_commits_nothing(servers: A
         with pytest.raises(FailedPreconditionError, match="same"):
             await asyncio.wait_for(poll_on(before), 20)
         assert len(after.position()) == PARTITIONS
+
+
+async def test_a_member_whose_effect_fails_for_long_keeps_its_partitions_and_its_place(
+    servers: Addresses, unique_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is away for longer than a group waits for a member that does not poll."""
+    monkeypatch.setattr(reader_module, "_LONGEST_ABSENCE_MS", 3_000)
+    away = True
+    first_store, second_store = Store(), Store()
+
+    async def apply(records: Sequence[Record]) -> Sequence[RecordFailure]:
+        if away:
+            raise UnavailableError("the store is away")
+        return await first_store.apply(records)
+
+    async with opened(servers.kafka, unique_name) as log:
+        first, second = (log.consumer([unique_name], group=unique_name) for _ in range(2))
+        stop = asyncio.Event()
+        running_first = asyncio.create_task(ConsumerRunner(first, apply, log.producer(), name="first").run(stop))
+        async with running(log, second, second_store, "second"):
+            await eventually(lambda: len(first.position()) == len(second.position()) == 2, timeout_s=30)
+            owned = first.position().keys()
+            await log.producer().append([NewRecord(unique_name, f"key{n}", str(n).encode()) for n in range(100)])
+            for _ in range(80):
+                await asyncio.sleep(0.1)
+                assert first.position().keys() == owned
+            assert 0 < len(second_store.effects) < 100
+            assert not first_store.effects
+            await log.producer().append([NewRecord(unique_name, f"key{n}", str(n).encode()) for n in range(100, 200)])
+            away = False
+            await eventually(lambda: len(first_store.effects) + len(second_store.effects) == 200, timeout_s=30)
+            assert max((first_store.seen + second_store.seen).values()) == 1
+
+            async def committed() -> bool:
+                return await log.committed_offsets(unique_name, [unique_name]) == await log.end_offsets([unique_name])
+
+            await eventually(committed, timeout_s=10)
+        stop.set()
+        await running_first
+        await first.close()
 
 
 async def test_a_frozen_broker_is_told_and_bridged(broker: KafkaServer, unique_name: str) -> None:

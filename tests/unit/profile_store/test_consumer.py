@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from google.protobuf.json_format import MessageToJson
@@ -9,7 +9,7 @@ from profile_store.adapters.memory import MemoryProfileStore
 from profile_store.application.profiles import ProfileService
 from profile_store.consumer import GROUP, TOPICS, ProfileStoreConsumer
 from profile_store.domain.contexts import ContextQuery
-from profile_store.domain.interactions import Interaction
+from profile_store.domain.interactions import Interaction, InteractionType
 from recommendation.common.v1 import common_pb2
 from recommendation.events.v1 import events_pb2
 from servicekit.clock import ManualClock
@@ -142,6 +142,36 @@ async def test_bad_records_are_given_back_and_the_others_applied(
     failures = await consumer.handle([good[0], *bad, good[1]])
     assert sorted(bad.index(failure.record) for failure in failures) == list(range(len(bad)))
     assert await weights(store) == [3.0]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Record(USER_INTERACTIONS, 0, 0, "key", b"", {}, NOW),
+        record(USER_INTERACTIONS, deed("")),
+        record(USER_INTERACTIONS, deed("e" * 65)),
+        record(USER_INTERACTIONS, deed("1", user_id="")),
+        Record(USER_ERASED, 0, 0, "key", b"", {}, NOW),
+        Record(CONTENT_CHANGED, 0, 0, "key", b"", {}, NOW),
+    ],
+)
+async def test_a_record_that_does_not_say_what_it_is_about_never_reaches_the_store(
+    consumer: ProfileStoreConsumer, store: FailingStore, monkeypatch: pytest.MonkeyPatch, bad: Record
+) -> None:
+    asked: list[str] = []
+    types = store.interaction_types
+
+    async def interaction_types(tenant: str) -> Mapping[str, InteractionType]:
+        if not tenant:
+            raise ValueError("Key may not be empty")  # as a server says it, for the whole batch
+        asked.append(tenant)
+        return await types(tenant)
+
+    monkeypatch.setattr(store, "interaction_types", interaction_types)
+    (failure,) = await consumer.handle([record(USER_INTERACTIONS, deed("1")), bad])
+    assert failure.record is bad
+    assert asked == ["t"]
+    assert await weights(store) == [1.0]
 
 
 async def test_an_order_of_writes_and_deletions_is_kept(consumer: ProfileStoreConsumer, store: FailingStore) -> None:

@@ -85,6 +85,24 @@ def test_a_letter_is_sent_again_once(data_dir: Path) -> None:
     assert asyncio.run(_count(data_dir, USER_INTERACTIONS)) == 4
 
 
+def test_a_letter_that_was_cut_is_shown_and_left_out_of_what_is_sent(tmp_path: Path) -> None:
+    strange = {"big": bytes(1 << 20), "dlq-retried": b"\xff\xfe"}
+    records = [
+        NewRecord(USER_INTERACTIONS, "default/ann", GOOD),
+        NewRecord(USER_INTERACTIONS, "default/ann", GOOD, strange, timestamp_ms=10**18),
+    ]
+    asyncio.run(_write_and_put_aside(tmp_path, records))
+    cut = "user.interactions.dlq/0/1"
+    assert cut in _run("list", data_dir=tmp_path).output
+    assert "1 of 1 headers" in _run("show", cut, data_dir=tmp_path).output
+    refused = _run("retry", cut, data_dir=tmp_path)
+    assert isinstance(refused.exception, CommandError)
+    assert "cannot be sent again" in refused.exception.message
+    sent = _run("retry", "--topic", USER_INTERACTIONS, data_dir=tmp_path).output
+    assert "user.interactions.dlq/0/0 sent to user.interactions" in sent
+    assert f"{cut} left out" in sent
+
+
 def test_of_a_log_that_nobody_used_there_is_nothing_to_list(tmp_path: Path) -> None:
     assert "No dead letters" in _run("list", data_dir=tmp_path).output
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from servicekit.errors import InvalidArgumentError, NotFoundError
+from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from servicekit.eventlog.dead_letters import DeadLetter, DeadLetters
 from servicekit.eventlog.memory import MemoryEventLog
 from servicekit.eventlog.port import NewRecord, Record, TopicSpec
@@ -100,6 +100,32 @@ async def test_a_strangers_count_is_not_believed(log: MemoryEventLog, letters: D
     await consume(log, 1)
     (letter,) = await letters.list(TOPIC)
     assert letter.attempts == 1
+
+
+async def test_a_strangers_mark_counts_for_nothing(log: MemoryEventLog, letters: DeadLetters) -> None:
+    await append(log, "bad")
+    await consume(log, 1)
+    for mark in (b"\xff\xfe", b"done.dlq/0/0"):
+        await log.producer().append([NewRecord(TOPIC, "strange", b"", {"dlq-retried": mark})])
+        # As an earlier version copied it into the letter.
+        origin = {"dlq-origin-topic": TOPIC.encode(), "dlq-attempts": b"9" * 5_000, "dlq-origin-offset": b"x"}
+        await log.producer().append([NewRecord(dlq(TOPIC), "old", b"", {**origin, "dlq-retried": mark})])
+    await consume(log, 2)
+    found = await letters.list(TOPIC)
+    assert keys(found) == ["bad", "old", "old", "strange", "strange"]
+    assert (await letters.show("done.dlq/0/0")).retried_ms is None
+    assert len(await letters.retry([letter.letter_id for letter in found])) == 5
+
+
+async def test_a_letter_that_was_cut_is_not_sent_again(log: MemoryEventLog, letters: DeadLetters) -> None:
+    await log.producer().append([NewRecord(TOPIC, "cut", b"x", {"big": bytes(1 << 20)})])
+    await append(log, "bad")
+    await consume(log, 2)
+    found = {letter.key: letter for letter in await letters.list(TOPIC)}
+    assert (found["cut"].truncated, found["bad"].truncated) == ("1 of 1 headers", "")
+    with pytest.raises(FailedPreconditionError, match=r"too long .*It stands in done/\d/0 "):
+        await letters.retry([letter.letter_id for letter in found.values()])
+    assert keys(await letters.list(TOPIC)) == ["cut"]
 
 
 async def test_a_list_is_bounded_and_begins_with_the_oldest(log: MemoryEventLog, letters: DeadLetters) -> None:

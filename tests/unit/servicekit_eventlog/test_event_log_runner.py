@@ -7,13 +7,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
+from servicekit import metrics
 from servicekit.errors import DeadlineExceededError, InvalidArgumentError, UnavailableError
 from servicekit.eventlog import runner as runner_module
-from servicekit.eventlog.memory import MemoryConsumer, MemoryEventLog
+from servicekit.eventlog.memory import MemoryConsumer, MemoryEventLog, MemoryProducer
 from servicekit.eventlog.port import NewRecord, Offsets, Record, StaleOwnerError, TopicPartition, TopicSpec
-from servicekit.eventlog.runner import ConsumerRunner, RecordFailure, TooManyFailuresError
+from servicekit.eventlog.runner import ConsumerRunner, RecordFailure
 from servicekit.eventlog.topics import dlq
+from servicekit.tasks import BackgroundTasks
 from servicekit.testing import eventually
 
 TOPIC = "done"
@@ -218,19 +221,121 @@ async def test_partitions_that_moved_away_are_no_failure(log: MemoryEventLog) ->
         await eventually(lambda: handler.applied == ["1", "2"])
 
 
-async def test_too_many_failures_in_a_row_stop_it_before_it_skips_them(log: MemoryEventLog) -> None:
+def stands_still() -> bool:
+    return REGISTRY.get_sample_value("consumer_stopped", {"group": "worker", "topic": TOPIC}) == 1
+
+
+@pytest.fixture
+def not_stopped() -> None:
+    metrics.CONSUMER_STOPPED.clear()
+
+
+@pytest.mark.usefixtures("not_stopped")
+async def test_too_many_failures_in_a_row_stop_the_consumer_and_nothing_else(log: MemoryEventLog) -> None:
     await append(log, "bad1", "1", "bad2", "bad3", "bad4")
     handler = Handler(refuse)
-    runner = run(log, handler)
-    async with running(runner):
+    stop = asyncio.Event()
+    consumer = log.consumer([TOPIC], group="g")
+    runner = ConsumerRunner(consumer, handler, log.producer(), name="worker", max_failures_in_a_row=3)
+    with capture_logs() as logs:
+        tasks = BackgroundTasks(stop)
+        tasks.start(runner.run(stop), name="consumer")
         await eventually(lambda: handler.applied == ["1"])
-    await append(log, "bad5", "2")
-    with pytest.raises(TooManyFailuresError, match="4 records failed in a row"):
-        await runner.run(asyncio.Event())
+        await append(log, "bad5", "2")
+        await eventually(stands_still)
+        await asyncio.sleep(0.05)
+    (line,) = [line for line in logs if "the consumer stopped" in line["event"]]
+    assert "recommend dlq list" in line["event"]
+    assert not stop.is_set()
     assert len(await letters(log)) == 4
-    await log.close()
-    later = log.consumer([TOPIC], group="g")
-    assert [r.value for r in await later.poll(max_records=9, timeout_s=0)] == [b"bad5", b"2"]
+    assert consumer.position() == {WHERE: 7}  # nobody else gets the partition
+    assert await log.committed_offsets("g", [TOPIC]) == {WHERE: 5}
+    async with asyncio.timeout(1), tasks:
+        stop.set()
+
+
+@pytest.mark.usefixtures("not_stopped")
+async def test_each_start_goes_on_behind_what_was_put_aside(log: MemoryEventLog) -> None:
+    await append(log, *(f"bad{n}" for n in range(8)), "1")
+    for aside in (3, 6, 8):
+        handler = Handler(refuse)
+        async with running(run(log, handler)):
+            await eventually(lambda: stands_still() if aside < 8 else handler.applied == ["1"])  # noqa: B023 - awaited here
+            await eventually(lambda: letters(log))
+        assert [letter.value for letter in await letters(log)] == [f"bad{n}".encode() for n in range(aside)]
+        metrics.CONSUMER_STOPPED.clear()
+        await log.close()
+
+
+async def test_a_letter_that_the_log_refuses_does_not_stop_the_consumer(log: MemoryEventLog) -> None:
+    class FussyProducer(MemoryProducer):
+        async def append(self, records: Sequence[NewRecord]) -> Sequence[tuple[TopicPartition, int]]:
+            if any(record.value == b"bad2" for record in records):
+                raise InvalidArgumentError("the broker takes less")
+            return await super().append(records)
+
+    await append(log, "bad1", "bad2", "1")
+    handler = Handler(refuse)
+    producer = log.producer()
+    producer.__class__ = FussyProducer
+    async with running(ConsumerRunner(log.consumer([TOPIC], group="g"), handler, producer, name="worker")):
+        await eventually(lambda: handler.applied == ["1"])
+        await append(log, "2")
+        await eventually(lambda: handler.applied == ["1", "2"])
+    whole, cut = await letters(log)
+    assert whole.value == b"bad1"
+    assert (cut.value, cut.headers["dlq-truncated"], cut.headers["dlq-origin-offset"]) == (b"", b"everything", b"1")
+
+
+async def test_a_count_of_attempts_that_is_no_number_does_not_stop_the_consumer(log: MemoryEventLog) -> None:
+    await log.producer().append([NewRecord(TOPIC, "k", b"bad", {"dlq-attempts": b"9" * 5_000})])
+    handler = Handler(refuse)
+    await append(log, "1")
+    async with running(run(log, handler)):
+        await eventually(lambda: handler.applied == ["1"])
+        await eventually(lambda: letters(log))
+
+
+async def test_while_the_other_side_is_down_it_polls_paused_and_loses_nothing(
+    log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "_SEAT_INTERVAL_S", 0.01)
+    monkeypatch.setattr(runner_module, "_SEAT_POLL_S", 0.01)
+    await log.ensure_topics([TopicSpec("wide", 2), TopicSpec(dlq("wide"), 1)])
+    polled: list[int] = []
+    down = True
+
+    class CountingConsumer(MemoryConsumer):
+        async def poll(self, *, max_records: int, timeout_s: float) -> Sequence[Record]:
+            polled.append(max_records)
+            return await super().poll(max_records=max_records, timeout_s=timeout_s)
+
+    def fail_while_down(_: Sequence[Record]) -> Sequence[RecordFailure]:
+        if down:
+            raise UnavailableError("down")
+        return ()
+
+    async def add(first: int, last: int) -> None:
+        await log.producer().append([NewRecord("wide", str(n), str(n).encode()) for n in range(first, last)])
+
+    handler = Handler(fail_while_down)
+    other, consumer = (log.consumer(["wide"], group="g") for _ in range(2))
+    consumer.__class__ = CountingConsumer
+    await other.poll(max_records=1, timeout_s=0)
+    await consumer.poll(max_records=1, timeout_s=0)
+    await other.poll(max_records=1, timeout_s=0)  # gives one of its two partitions up
+    await add(0, 20)
+    async with running(ConsumerRunner(consumer, handler, log.producer(), name="worker")):
+        await eventually(lambda: len(handler.batches) > 2)
+        before = len(polled)
+        await eventually(lambda: len(polled) > before + 3)
+        await other.close()  # the rest comes while everything is paused
+        await eventually(lambda: len(consumer.position()) == 2)
+        await add(20, 40)
+        assert not handler.applied
+        down = False
+        await eventually(lambda: sorted(map(int, handler.applied)) == list(range(40)))
+    assert await log.committed_offsets("g", ["wide"]) == await log.end_offsets(["wide"])
 
 
 async def test_a_batch_may_wait_to_fill(log: MemoryEventLog) -> None:

@@ -46,8 +46,7 @@ class KafkaEventLog:
         """See EventLog. A service's first call; it waits for the cluster as long as the options say.
 
         Raises:
-            FailedPreconditionError: A topic exists with another number of partitions.
-            StartupError: The cluster refuses us, or does not answer.
+            StartupError: The cluster refuses us, or does not answer; a topic has another number of partitions.
         """
         give_up = asyncio.get_running_loop().time() + self._options.wait_s
         servers = ",".join(self._servers)

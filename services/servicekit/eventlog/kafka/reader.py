@@ -207,7 +207,7 @@ class KafkaReader:
                 self._positions[where] = offset
 
     def end_offsets(self, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """Give the ends of partitions."""
+        """Give the ends of partitions: their last stable offsets, since nobody reads further."""
         if not places:
             return {}
         ends = self._opened().end_offsets([_theirs(where) for where in places], timeout_ms=_REQUEST_MS)
@@ -236,6 +236,7 @@ class KafkaReader:
             "fetch_max_wait_ms": _HELD_FETCH_MS,
             "fetch_max_bytes": _FETCH_BYTES,
             "max_partition_fetch_bytes": _PARTITION_FETCH_BYTES,
+            "isolation_level": "read_committed",  # what an external producer took back has not happened
             "client_rack": self._options.client_rack,
             "metrics_enabled": False,
         }

@@ -8,13 +8,14 @@ from kafka import KafkaAdminClient
 from kafka import errors as driver
 from kafka import structs as wire
 from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove, OffsetSpec
+from kafka.protocol.consumer import IsolationLevel
 
-from servicekit.errors import FailedPreconditionError, NotFoundError
+from servicekit.errors import NotFoundError
 from servicekit.eventlog.kafka.client import connecting
 from servicekit.eventlog.kafka.errors import error_from_kafka
 from servicekit.eventlog.kafka.options import KafkaOptions
 from servicekit.eventlog.kafka.voice import listen
-from servicekit.eventlog.port import MAX_VALUE_BYTES, TopicPartition, TopicSpec
+from servicekit.eventlog.port import MAX_VALUE_BYTES, TopicPartition, TopicSpec, wrong_partitions
 
 MAX_BATCH_BYTES: Final = MAX_VALUE_BYTES + (128 << 10)
 """A value of the longest, its key and its headers; the cluster's default leaves no room for the latter."""
@@ -53,7 +54,7 @@ class KafkaTopics:
             there |= self._patiently(lambda admin: _existing(admin, missing))
         for name, spec in wanted.items():
             if there.get(name, spec.partitions) != spec.partitions:
-                raise FailedPreconditionError(f"topic {name} has {there[name]} partitions, not {spec.partitions}")
+                raise wrong_partitions(spec, there[name])
         changing = [name for name in wanted if name not in missing]
         if changing:
             self._patiently(lambda admin: _change(admin, {name: _kept(wanted[name]) for name in changing}))
@@ -142,7 +143,8 @@ class KafkaTopics:
 
     def _offsets(self, topics: Sequence[str], when: OffsetSpec | int) -> dict[TopicPartition, int]:
         asked = {wire.TopicPartition(where.topic, where.partition): when for where in self.places(topics)}
-        answer = self._patiently(lambda admin: admin.list_partition_offsets(asked))
+        # A reader comes as far as the last stable offset: what lies behind it belongs to transactions that are open.
+        answer = self._patiently(lambda admin: admin.list_partition_offsets(asked, IsolationLevel.READ_COMMITTED))
         return {TopicPartition(where.topic, where.partition): said.offset for where, said in answer.items()}
 
     def _new_topic(self, spec: TopicSpec) -> dict[str, Any]:

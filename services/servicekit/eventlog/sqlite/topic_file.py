@@ -8,9 +8,9 @@ from contextlib import closing
 from itertools import takewhile
 from pathlib import Path
 
-from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from servicekit.errors import InvalidArgumentError, NotFoundError
 from servicekit.eventlog.partitions import partition_of
-from servicekit.eventlog.port import NewRecord, Record, TopicPartition, TopicSpec
+from servicekit.eventlog.port import NewRecord, Record, TopicPartition, TopicSpec, wrong_partitions
 from servicekit.eventlog.sqlite.connection import Checkpointer, Sync, connect, write_transaction
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
@@ -60,7 +60,7 @@ class TopicFile:
         """Make the topic, or change how it is kept.
 
         Raises:
-            FailedPreconditionError: It exists with another number of partitions.
+            StartupError: It exists with another number of partitions.
         """
         if not _NAME.fullmatch(spec.name) or spec.partitions < 1:
             raise InvalidArgumentError(f"{spec} has no usable name or no partition")
@@ -77,9 +77,7 @@ class TopicFile:
                         connection.execute(_PARTITION_SCHEMA.format(number))
                 (partitions,) = connection.execute("SELECT count(*) FROM partitions").fetchone()
                 if partitions != spec.partitions:
-                    raise FailedPreconditionError(
-                        f"topic {spec.name} has {partitions} partitions, not {spec.partitions}"
-                    )
+                    raise wrong_partitions(spec, partitions)
                 connection.execute(
                     "UPDATE topic SET retention_ms = ?, compacted = ?", (spec.retention_ms, spec.compacted)
                 )
