@@ -188,19 +188,22 @@ class ConsumerRunner:
 
     async def _keeping_seat(self, work: Awaitable[T]) -> T:
         """Do the work; while it takes long, go on polling with everything paused, so that the group waits for it."""
-        seat = asyncio.create_task(self._keep_seat())
+        done = asyncio.Event()
+        seat = asyncio.create_task(self._keep_seat(done))
         try:
             return await work
         finally:
-            seat.cancel()
-            await asyncio.gather(seat, return_exceptions=True)
+            done.set()
+            await seat  # not cancelled: what a poll has read by then would be lost
             self._consumer.resume(self._held)
             self._held.clear()
 
-    async def _keep_seat(self) -> None:
-        while True:
-            await asyncio.sleep(_SEAT_INTERVAL_S)
-            await self._show_up()
+    async def _keep_seat(self, done: asyncio.Event) -> None:
+        while not done.is_set():
+            try:
+                await asyncio.wait_for(done.wait(), _SEAT_INTERVAL_S)
+            except TimeoutError:
+                await self._show_up()
 
     async def _show_up(self) -> None:
         """Poll without taking what is there already; trouble is left to the next poll that somebody waits for."""
