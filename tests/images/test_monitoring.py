@@ -45,8 +45,12 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in load("rules.yaml")["groups"] for rule in group["rules"]]
 
 
+def records() -> list[dict[str, Any]]:
+    return [rule for group in load("records.yaml")["groups"] for rule in group["rules"]]
+
+
 def expressions() -> Iterator[str]:
-    yield from (rule["expr"] for rule in rules())
+    yield from (rule["expr"] for rule in [*rules(), *records()])
     for panel in panels():
         yield from (target["expr"] for target in panel["targets"])
     yield from (each["expr"] for each in dashboard()["annotations"]["list"] if "expr" in each)
@@ -58,7 +62,7 @@ def parse(expression: str) -> promql.Expr:
 
 @pytest.mark.parametrize("expression", sorted(set(expressions())))
 def test_every_metric_and_label_of_an_expression_is_exported(expression: str) -> None:
-    known = {**exported(), **_OF_PROMETHEUS}
+    known = {**exported(), **_OF_PROMETHEUS, **{each["record"]: set[str]() for each in records()}}
     selected: list[promql.VectorSelector] = []
     grouped: set[str] = set()
     made: set[str] = set()
@@ -84,6 +88,13 @@ def test_every_metric_and_label_of_an_expression_is_exported(expression: str) ->
 def test_the_rules_are_those_of_the_cluster() -> None:
     path = ROOT / "deploy" / "k8s" / "components" / "monitoring" / "alerts.yaml"
     assert yaml.safe_load(path.read_text(encoding="utf-8"))["spec"]["groups"] == load("rules.yaml")["groups"]
+
+
+def test_the_records_are_made_in_the_cluster_too() -> None:
+    path = ROOT / "deploy" / "k8s" / "components" / "monitoring" / "records.yaml"
+    groups = yaml.safe_load(path.read_text(encoding="utf-8"))["spec"]["groups"]
+    assert records()
+    assert all(each in [rule for group in groups for rule in group["rules"]] for each in records())
 
 
 def test_each_rule_says_how_bad_it_is_and_what_it_means() -> None:

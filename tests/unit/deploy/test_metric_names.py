@@ -111,7 +111,7 @@ def _below(value: Any, key: str) -> Iterator[str]:
 
 
 def test_dashboards_and_rules_of_compose_ask_for_what_is_exported() -> None:
-    rules = yaml.safe_load((OBSERVABILITY / "rules.yaml").read_text())
+    rules = [yaml.safe_load((OBSERVABILITY / name).read_text()) for name in ("rules.yaml", "records.yaml")]
     dashboards = [json.loads(path.read_text()) for path in OBSERVABILITY.glob("grafana/dashboards/*.json")]
     expressions = [*_below(rules, "expr"), *(each for board in dashboards for each in _below(board, "expr"))]
     assert len(expressions) > len(dashboards) > 0
