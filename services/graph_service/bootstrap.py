@@ -249,6 +249,9 @@ async def run(settings: GraphServiceSettings, stop: asyncio.Event) -> None:
             tasks.start(watch.run(), name="watch for a rebuilt graph")
         if not await _catch_up(log, tail or applied, tail.consumer if tail else consumer, settings.ready_wait_s):
             get_logger(__name__).warning("ready before the log is read to its end", waited_s=settings.ready_wait_s)
+        if settings.graph_store_url:
+            # A file answers in time what the cache lacks; a server, asked by many who come at once, does not.
+            await graph.warmer.warm_at_once(settings.ready_warm_s)
         server.set_serving(True)
         await stop.wait()
 

@@ -127,3 +127,6 @@ class GraphServiceSettings(ServiceSettings):
     """After so many bad records one after the other the consumer stops, since something else must be wrong."""
     ready_wait_s: Annotated[float, Field(ge=0.0)] = 30.0
     """How long at most the service waits, before it says that it is ready, to have read what is in the log."""
+    ready_warm_s: Annotated[float, Field(ge=0.0)] = 10.0
+    """How long at most it then fills its cache from Neo4j, before it says that it is ready; the rest is filled beside
+    requests."""

@@ -53,13 +53,23 @@ class Warmer:
             # Requests fill what they need by themselves.
             self._log.warning("the cache cannot be warmed", error=error.message)
 
-    async def warm(self) -> None:
-        """Compute the lists that are missing, half of the time, and have old ones renewed."""
+    async def warm_at_once(self, patience_s: float) -> None:
+        """Compute what is missing as fast as it goes, before anybody is served, for at most `patience_s`."""
+        try:
+            async with asyncio.timeout(patience_s):
+                await self.warm(rest_share=0.0)
+        except TimeoutError:
+            self._log.info("ready before the cache is warm", waited_s=patience_s)
+        except ServiceError as error:
+            self._log.warning("the cache cannot be warmed", error=error.message)
+
+    async def warm(self, *, rest_share: float = 1.0) -> None:
+        """Compute the lists that are missing, resting in between for a share of the time, and have old ones renewed."""
         busiest = (await self._store.busiest_items(self._limit)).tolist()
         missing = self._cache.missing(busiest)
         loop = asyncio.get_running_loop()
         for start in range(0, len(missing), MAX_BATCH):
             started_s = loop.time()
             await self._filler.ensure(missing[start : start + MAX_BATCH], BATCH_TIMEOUT_S)
-            await asyncio.sleep(loop.time() - started_s)
+            await asyncio.sleep(rest_share * (loop.time() - started_s))
         self._filler.renew_if_due(busiest)

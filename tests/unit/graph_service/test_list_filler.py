@@ -130,6 +130,30 @@ async def test_warming_fills_what_is_touched_most(filler: ListFiller, store: Wat
     assert store.asked == [[5, 4], [3]]
 
 
+async def test_warming_before_the_first_request_is_done_or_given_up_in_time(
+    filler: ListFiller, store: WatchedStore, cache: GraphCache
+) -> None:
+    cache.note(await store.apply([Interaction(7, item, 1.0, 10) for item in (1, 2, 3)]))
+    warmer = Warmer(store, cache, filler, limit=10)
+    store.open.clear()
+    await warmer.warm_at_once(0.02)
+    assert cache.missing([1, 2, 3]) == [1, 2, 3]
+    store.open.set()
+    await warmer.warm_at_once(5.0)
+    assert not cache.missing([1, 2, 3])
+
+
+async def test_a_store_that_is_gone_does_not_keep_the_service_from_becoming_ready(
+    filler: ListFiller, store: WatchedStore, cache: GraphCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(limit: int) -> Keys:
+        raise UnavailableError("the store is gone")
+
+    monkeypatch.setattr(store, "busiest_items", gone)
+    await Warmer(store, cache, filler, limit=10).warm_at_once(5.0)
+    assert not store.asked
+
+
 async def test_the_warmer_starts_by_itself_and_after_each_change(
     filler: ListFiller, store: WatchedStore, cache: GraphCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -234,7 +234,7 @@ def test_the_embedded_store_needs_no_driver() -> None:
 def test_long_rows_travel_in_smaller_batches() -> None:
     short = [("a", 1)] * 25
     assert [len(each) for each in batches(short, 10)] == [10, 10, 5]
-    long = [("x" * 4_000, 1)] * 5
+    long = [("x" * 1_300, 1)] * 5
     assert [len(each) for each in batches(long, 10)] == [2, 2, 1]
     mixed = [("a",), ("x" * 250_000,), (b"b",), ("c",)]
     assert [list(each) for each in batches(mixed, 10)] == [mixed[:1], mixed[1:2], mixed[2:]]

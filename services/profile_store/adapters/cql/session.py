@@ -28,8 +28,9 @@ _BATCH_OF_PARTITIONS = 10
 """Statements to different partitions that travel together; above ten the server warns."""
 _BATCH_OF_ROWS = 30
 """Rows of one partition that travel together: below the 5 kB above which the server warns."""
-_BATCH_CHARACTERS = 10_000
-"""Text of a batch, but for a single row: a server refuses more than 50 kB, and a character may take four bytes."""
+_BATCH_CHARACTERS = 3_000
+"""Text of a batch, but for a single row, which goes without one: with what else is in the rows below those 5 kB, where
+texts are Latin, and far below the 50 kB above which the server refuses, whatever they are."""
 _SINGLE = 16
 """Fewer statements than this go one by one, each to its own replica."""
 PAGE_ROWS = 20_000
