@@ -39,8 +39,8 @@ from servicekit.testing import eventually
 
 ITEMS = 1_682
 HISTORY = 100
-CANDIDATES = 300
-GRAPH = 300
+CANDIDATES = 200
+GRAPH = 100
 VARIETY = 200
 FEATURES = ("cooccurrence", "session", "transition", "content", "nearest", "factors", "log_popularity")
 SERVING = """{"version": "v1", "sources": {"cooccurrence": {"weight": 1}, "session": {"weight": 1},
@@ -81,6 +81,9 @@ class _Profiles(profile_store_pb2_grpc.ProfileStoreServiceServicer):
     async def GetItems(self, request: Any, context: Any) -> Any:
         keys = [key for key in unpack_keys(request.item_keys, field="item_keys").tolist() if key in self.items]
         return profile_store_pb2.GetItemsResponse(item_keys=pack_keys(keys), items=[self.items[key] for key in keys])
+
+    async def ListInteractionTypes(self, request: Any, context: Any) -> Any:
+        return profile_store_pb2.ListInteractionTypesResponse()
 
     async def GetPopularity(self, request: Any, context: Any) -> Any:
         popular = profile_store_pb2.GetPopularityResponse.Popularity(

@@ -54,12 +54,12 @@ class Catalogue:
             ServiceError: None of the items that were not at hand could be read.
         """
         cached = self._cached
-        found = [cached.get(key) for key in keys]
+        found: list[Item | None] = [cached.get(key) for key in keys]
         if len(cached) > self._capacity // 2:  # before that nothing is ever dropped, and who was used last matters not
             for key, item in zip(keys, found, strict=True):
                 if item is not None:
                     cached.move_to_end(key)
-        if all(item is not None for item in found):
+        if all(found):  # an item is never false
             self._hits.inc(len(found))
             return found
         missing = self._to_load(key for key, item in zip(keys, found, strict=True) if item is None)

@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from hot_path_api.application.explanations import Explanations
 from hot_path_api.application.selector import Selector
-from hot_path_api.domain.candidates import TRENDING, Candidates, Places, SourceQuery
+from hot_path_api.domain.candidates import TRENDING, Candidates, SourceQuery
+from hot_path_api.domain.evidence import Evidence
 from hot_path_api.domain.items import Item
 from hot_path_api.domain.recommendations import Reason, ReasonCode, RecommendedItem
-from servicekit.arrays import Floats
 from servicekit.errors import ServiceError
 
 
 class Descriptions:
-    """Turns places in a pool into items with scores, shares and reasons."""
+    """Gives items their scores, shares and reasons."""
 
     def __init__(self, selector: Selector, explanations: Explanations) -> None:
         self._selector = selector
@@ -22,11 +20,10 @@ class Descriptions:
 
     async def describe(
         self,
-        places: Sequence[int],
         items: Sequence[Item],
+        evidence: Evidence,
         *,
         pool: Candidates,
-        scores: Floats,
         question: SourceQuery,
         popular: ReasonCode,
         explain: bool,
@@ -35,10 +32,9 @@ class Descriptions:
         """Describe items.
 
         Args:
-            places: Where they stand in the pool.
-            items: The items at these places.
+            items: The items.
+            evidence: What is known of each.
             pool: All candidates.
-            scores: float32[N] of the pool.
             question: Whose history the pool was made from.
             popular: Why an item is there that the history has nothing to do with.
             explain: Whether every contribution is asked for.
@@ -47,43 +43,29 @@ class Descriptions:
         Returns:
             The items, and the errors of those who could not explain them.
         """
-        if not places:
-            return [], []
         explained: Mapping[int, Sequence[Reason]] = {}
         errors: list[ServiceError] = []
-        if explain and len(question.history_keys):
+        if explain and items and len(question.history_keys):
             explained, errors = await self._explanations.reasons(
                 question, [item.key for item in items], timeout_s=timeout_s
             )
-        picked = np.array(places, np.intp)
-        causes = await self._causes(picked, pool, question, timeout_s)
+        keys = [key for key in evidence.causes if key is not None]
+        found, _ = await self._selector.items(keys, timeout_s=timeout_s)
+        causes = dict(zip(keys, found, strict=True))
         names = [name if name in pool.shares else "" for name in pool.names]
-        shares = pool.features.take(picked, axis=1).T.astype(np.float64).round(6).tolist()
-        told = scores.take(picked).astype(np.float64).round(6).tolist()
         without_cause, filling = (Reason(popular),), (Reason(ReasonCode.FALLBACK),)
         described = []
-        for item, cause, score, row in zip(items, causes, told, shares, strict=True):
+        for item, score, row, key in zip(items, evidence.scores, evidence.features, evidence.causes, strict=True):
             sources = {name: share for name, share in zip(names, row, strict=True) if share and name}
             reasons = explained.get(item.key)
-            if reasons is None and cause is not None:
-                reasons = _because_of(cause)
-            elif reasons is None:
-                reasons = without_cause if TRENDING in sources else () if sources else filling
+            if reasons is None:
+                cause = causes.get(key) if key is not None else None
+                if cause is not None:
+                    reasons = _because_of(cause)
+                else:
+                    reasons = without_cause if TRENDING in sources else () if sources else filling
             described.append(RecommendedItem(item, score, sources, reasons))
         return described, errors
-
-    async def _causes(
-        self, places: Places, pool: Candidates, question: SourceQuery, timeout_s: float
-    ) -> Sequence[Item | None]:
-        """Look up for each place the history item that gave most of its score."""
-        if not len(question.history_keys):
-            return [None] * len(places)
-        causes = pool.because.take(places)
-        # What was disliked is no reason: -1 for it too.
-        causes = np.where(question.history_weights.take(causes, mode="wrap") > 0.0, causes, -1)
-        keys = question.history_keys.take(causes, mode="wrap").tolist()  # -1, which is nobody, reads the last one
-        items, _ = await self._selector.items(keys, timeout_s=timeout_s)
-        return [item if cause >= 0 else None for item, cause in zip(items, causes.tolist(), strict=True)]
 
 
 def _because_of(cause: Item) -> Sequence[Reason]:

@@ -10,11 +10,12 @@ from hot_path_api.application.models import ServingModels
 from hot_path_api.application.retrieval import PROFILE, Found, Limits, Retrieval, Wish
 from hot_path_api.application.selector import Chosen, Conditions, Selector
 from hot_path_api.application.served import ServedLists
-from hot_path_api.application.sources import TrendingSource
-from hot_path_api.domain.blend import Ranked, best_first, rank
+from hot_path_api.application.sources import TrendingSource, popular_candidates
+from hot_path_api.domain.blend import Ranked, rank
 from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates, SourceQuery, pool_of
 from hot_path_api.domain.events import ListServed
-from hot_path_api.domain.fallback import fallback_candidates, fallback_items
+from hot_path_api.domain.evidence import NO_EVIDENCE, Evidence, Shown, evidence_of
+from hot_path_api.domain.fallback import fallback_items, fallback_popularity
 from hot_path_api.domain.plan import Plan
 from hot_path_api.domain.ranking import top_up
 from hot_path_api.domain.recommendations import (
@@ -96,15 +97,14 @@ class Pipeline:
         for name, error in found.missing.items():
             run.do_without(name, error)
         want = query.offset + query.limit + 1
-        pool, ranked, strategy = await self._fill(plan, query, model, run, found, want)
+        strategy = await self._fill(plan, query, model, run, found, want)
         filled = time.perf_counter()
-        chosen = await self._choose(query, question, model, run, pool, ranked, want)
+        chosen = await self._choose(query, model, run, found.ranked, want)
         page = slice(query.offset, query.offset + query.limit)
         items, errors = await self._descriptions.describe(
-            chosen.places[page],
             chosen.items[page],
-            pool=pool,
-            scores=ranked.scores,
+            _evidence_at(chosen.ranks[page], found),
+            pool=found.pool,
             question=question,
             popular=ReasonCode.FALLBACK if strategy == FALLBACK else ReasonCode.TRENDING,
             explain=query.explain,
@@ -115,18 +115,18 @@ class Pipeline:
 
         answer = RecommendationList(
             request_id=query.request_id,
-            model_version=pool.model_version or model.version,
+            model_version=found.pool.model_version or model.version,
             items=items,
             cold_start=not len(question.history_keys) and PROFILE not in run.degraded,
             degraded=run.degraded,
             strategy=strategy,
             variant=VARIANT,
-            has_more=len(chosen.places) == want and query.offset + query.limit < MAX_DEPTH,
+            has_more=len(chosen.ranks) == want and query.offset + query.limit < MAX_DEPTH,
         )
         done = time.perf_counter()
         self._selecting.observe(done - filled)
         self._latency.observe(done - run.started)
-        self._side_effects(query, answer, pool)
+        self._side_effects(query, answer, found.pool)
         return answer
 
     async def _ask_trending(
@@ -146,50 +146,46 @@ class Pipeline:
 
     async def _fill(
         self, plan: Plan, query: RecommendationQuery, model: ServingModel, run: _Run, found: Found, want: int
-    ) -> tuple[Candidates, Ranked, str]:
-        """Add popular items where the plan weighs them, and when the history retrieved too little.
+    ) -> str:
+        """Add popular items where the plan weighs them, and when the history retrieved too little; give the strategy.
 
         When even these lack, the model's static list.
         """
-        pool, ranked = found.pool, found.ranked
+        question = found.question
         if plan.trending:
-            popular = await self._ask_trending(found.question, query, model, run)
-            pool = pool_of([pool, popular], enough=3 * want)
-            ranked = rank(plan.blend, pool)
-        likes = bool((found.question.history_weights > 0.0).any())
-        if not plan.tops_up or (likes and ranked.speaking >= want):
-            return pool, ranked, plan.strategy
-        strategy = plan.strategy if likes and len(pool.keys) else TRENDING
-        popular = await self._ask_trending(found.question, query, model, run)
+            popular = await self._ask_trending(question, query, model, run)
+            found.pool = pool_of([found.pool, popular], enough=3 * want)
+            found.ranked = rank(plan.blend, found.pool)
+            found.evidence = NO_EVIDENCE
+        likes = bool((question.history_weights > 0.0).any())
+        if not plan.tops_up or (likes and found.ranked.speaking >= want):
+            return plan.strategy
+        is_personal = likes and len(found.pool.keys) > 0
+        strategy = plan.strategy if is_personal else TRENDING
+        popular = await self._ask_trending(question, query, model, run)
         if not len(popular.keys) and TRENDING in run.degraded:
-            strategy = strategy if likes and len(pool.keys) else FALLBACK
-            popular = fallback_candidates(query.tenant, model)
-            if not len(popular.keys) and not len(pool.keys):
+            strategy = strategy if is_personal else FALLBACK
+            popular = popular_candidates(fallback_popularity(query.tenant, model), question)
+            if not len(popular.keys) and not len(found.pool.keys):
                 raise UnavailableError("no part that recommends can be reached; try again in a moment")
-        pool, scores = top_up(pool, ranked.scores, popular, likes=likes)
-        return pool, Ranked(scores, best_first(scores[np.newaxis])[0], ranked.speaking), strategy
+        found.pool, found.ranked = top_up(found.pool, found.ranked, popular, likes=likes)
+        found.evidence = NO_EVIDENCE
+        return strategy
 
     async def _choose(
         self,
         query: RecommendationQuery,
-        question: SourceQuery,
         model: ServingModel,
         run: _Run,
-        pool: Candidates,
         ranked: Ranked,
         want: int,
     ) -> Chosen:
-        excluded = question.history_keys
-        if len(question.exclude_keys):
-            excluded = np.concatenate([excluded, question.exclude_keys])
         chosen = await self._selector.choose(
-            pool.keys,
+            ranked.keys,
             ranked.scores,
-            order=ranked.order,
             want=want,
             conditions=Conditions(
                 filter=query.filter,
-                excluded=excluded,
                 known=fallback_items(query.tenant, model.fallback) if TRENDING in run.degraded else None,
             ),
             timeout_s=run.for_rest_s(),
@@ -224,3 +220,12 @@ class Pipeline:
                     occurred_at_ms=self._clock.now_ms(),
                 )
             )
+
+
+def _evidence_at(ranks: list[int], found: Found) -> Evidence:
+    """Give what is known of chosen candidates; nearly always it is laid out already."""
+    evidence = found.evidence.at(ranks)
+    if evidence is None:
+        shown = Shown(found.pool, found.ranked, found.question, np.array(ranks, np.intp))
+        (evidence,) = evidence_of([shown])
+    return evidence

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hot_path_api.application.selector import SLACK
 from hot_path_api.application.sources import CandidateSource
 from hot_path_api.domain.blend import NOTHING_RANKED, Ranked, rank_all
 from hot_path_api.domain.candidates import NO_CANDIDATES, Candidates, SourceQuery, pool_of
+from hot_path_api.domain.evidence import NO_EVIDENCE, Evidence, Shown, evidence_of
 from hot_path_api.domain.plan import Plan
 from hot_path_api.domain.ports import Profiles
 from hot_path_api.domain.recommendations import MAX_DEPTH, RecommendationQuery
@@ -63,12 +65,14 @@ class Found:
         question: What the sources were asked.
         pool: What they answered, as one.
         ranked: The pool in order.
+        evidence: What is known of its first candidates.
         missing: Who could not be asked, and why.
     """
 
     question: SourceQuery
     pool: Candidates = field(default_factory=lambda: NO_CANDIDATES)
     ranked: Ranked = field(default_factory=lambda: NOTHING_RANKED)
+    evidence: Evidence = NO_EVIDENCE
     missing: dict[str, ServiceError] = field(default_factory=dict)
 
 
@@ -126,6 +130,12 @@ class Retrieval:
         ranked = rank_all([(wish.plan.blend, each.pool) for wish, each in zip(wishes, found, strict=True)])
         for each, own in zip(found, ranked, strict=True):
             each.ranked = own
+        shown = [
+            Shown(each.pool, each.ranked, each.question, slice(wish.query.offset + wish.query.limit + 1 + SLACK))
+            for wish, each in zip(wishes, found, strict=True)
+        ]
+        for each, evidence in zip(found, evidence_of(shown), strict=True):
+            each.evidence = evidence
         self._stages[PROFILE].observe(known - started)
         self._stages["sources"].observe(asked - known)
         self._stages["score"].observe(time.perf_counter() - asked)

@@ -3,10 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from hot_path_api.application.catalogue import Catalogue
-from hot_path_api.domain.candidates import Places
 from hot_path_api.domain.diversity import diversify
 from hot_path_api.domain.items import Item
 from servicekit.arrays import Floats, Keys
@@ -15,16 +12,16 @@ from servicekit.errors import ServiceError
 from servicekit.filters import Filter
 
 # A few more are looked up than are wanted, because some may be gone or hidden by now.
-_SLACK = 4
+SLACK = 4
 _CHUNK = 100
 _DIVERSITY_POOL = 200
 
 
 @dataclass(slots=True)
 class Chosen:
-    """Places in the list of candidates with the items that stand there."""
+    """Ranks in the list of candidates, from 0, with the items that stand there."""
 
-    places: list[int]
+    ranks: list[int]
     items: list[Item]
     items_missing: ServiceError | None = None
 
@@ -35,12 +32,10 @@ class Conditions:
 
     Args:
         filter: Its attributes pass this.
-        excluded: int64[E]: it is none of these.
         known: Items that may be shown though the catalogue cannot be read.
     """
 
     filter: Filter = ()
-    excluded: Keys | None = None
     known: Mapping[int, Item] | None = None
 
 
@@ -56,7 +51,6 @@ class Selector:
         keys: Keys,
         scores: Floats,
         *,
-        order: Places,
         want: int,
         conditions: Conditions,
         timeout_s: float,
@@ -66,9 +60,8 @@ class Selector:
         """Choose up to `want` of the candidates, best first.
 
         Args:
-            keys: int64[N], distinct.
+            keys: int64[N], distinct, best first.
             scores: float32[N].
-            order: intp[N], places in these arrays, best first.
             want: How many.
             conditions: What may be shown.
             timeout_s: How long the look-up of items may take.
@@ -76,10 +69,10 @@ class Selector:
             caps: For an attribute, how many items that share a value of it may be chosen.
         """
         if not diversity and not caps:
-            return await self._take(keys, order, want, conditions, timeout_s)
-        pool = await self._take(keys, order, max(2 * want, _DIVERSITY_POOL), conditions, timeout_s)
-        picked = diversify(pool.items, scores[pool.places], diversity=diversity, caps=caps or {}, want=want)
-        return Chosen([pool.places[at] for at in picked], [pool.items[at] for at in picked], pool.items_missing)
+            return await self._take(keys, want, conditions, timeout_s)
+        pool = await self._take(keys, max(2 * want, _DIVERSITY_POOL), conditions, timeout_s)
+        picked = diversify(pool.items, scores[pool.ranks], diversity=diversity, caps=caps or {}, want=want)
+        return Chosen([pool.ranks[at] for at in picked], [pool.items[at] for at in picked], pool.items_missing)
 
     async def items(self, keys: Sequence[int], *, timeout_s: float) -> tuple[list[Item | None], ServiceError | None]:
         """Look items up; what cannot be read is None, with the error that says why."""
@@ -88,32 +81,20 @@ class Selector:
         except ServiceError as error:
             return [self._catalogue.peek(key) for key in keys], error
 
-    async def _take(
-        self,
-        keys: Keys,
-        order: Places,
-        want: int,
-        conditions: Conditions,
-        timeout_s: float,
-    ) -> Chosen:
+    async def _take(self, keys: Keys, want: int, conditions: Conditions, timeout_s: float) -> Chosen:
         chosen = Chosen([], [])
-        begin, size = 0, want + _SLACK
+        begin, size = 0, want + SLACK
         now_ms = self._clock.now_ms()
-        while begin < len(order):
-            part = order[begin : begin + size]
-            part_keys = keys.take(part)
-            if conditions.excluded is not None and len(conditions.excluded):
-                allowed = ~(part_keys[:, np.newaxis] == conditions.excluded).any(axis=1)
-                part, part_keys = part[allowed], part_keys[allowed]
-            wanted = part_keys.tolist()
+        while begin < len(keys):
+            wanted = keys[begin : begin + size].tolist()
             items, error = await self.items(wanted, timeout_s=timeout_s)
             chosen.items_missing = chosen.items_missing or error
-            for place, key, item in zip(part.tolist(), wanted, items, strict=True):
-                shown = item or (conditions.known.get(key) if conditions.known else None)
+            for rank, item in enumerate(items, begin):
+                shown = item or (conditions.known.get(wanted[rank - begin]) if conditions.known else None)
                 if shown is not None and shown.is_available(now_ms) and shown.passes(conditions.filter):
-                    chosen.places.append(place)
+                    chosen.ranks.append(rank)
                     chosen.items.append(shown)
-                    if len(chosen.places) == want:
+                    if len(chosen.ranks) == want:
                         return chosen
             begin, size = begin + size, _CHUNK
         return chosen

@@ -96,12 +96,12 @@ class SimilarItems:
                 page.tenant, item.key, limit=page.ask, timeout_s=max(deadline - time.perf_counter(), 0.005)
             )
             found = Similar(keys=keys, scores=scores, names=(GRAPH,), shares=scores[np.newaxis, :])
-        conditions = Conditions(filter=page.filter, excluded=np.array([item_key], np.int64))
-        chosen = await _choose(self._selector, page, found.keys, found.scores, conditions, deadline)
+        order = np.argsort(-found.scores, kind="stable")
+        order = order[found.keys[order] != item_key]
+        keys, scores, shares = found.keys[order], found.scores[order], found.shares[:, order]
+        chosen = await _choose(self._selector, page, keys, scores, deadline)
         origin = self._catalogue.peek(item_key)
-        items = _describe(
-            page, chosen, found.scores, found.names, found.shares, Reason(ReasonCode.SIMILAR_TO, item=origin)
-        )
+        items = _describe(page, chosen, scores, found.names, shares, Reason(ReasonCode.SIMILAR_TO, item=origin))
         return _answer(page, chosen, items, self._models.current(page.tenant).version, "similar", degraded)
 
 
@@ -148,7 +148,9 @@ class TextSearch:
                 limit=page.ask,
                 timeout_s=deadline - time.perf_counter(),
             )
-        chosen = await _choose(self._selector, page, keys, scores, Conditions(filter=page.filter), deadline)
+            order = np.argsort(-scores, kind="stable")
+            keys, scores = keys[order], scores[order]
+        chosen = await _choose(self._selector, page, keys, scores, deadline)
         reason = Reason(ReasonCode.MATCHES_QUERY)
         items = _describe(page, chosen, scores, ("content",), scores[np.newaxis, :], reason)
         return _answer(page, chosen, items, self._models.current(page.tenant).version, _SEARCH, [])
@@ -165,15 +167,12 @@ class TextSearch:
         return vector
 
 
-async def _choose(
-    selector: Selector, page: Page, keys: Keys, scores: Floats, conditions: Conditions, deadline: float
-) -> Chosen:
+async def _choose(selector: Selector, page: Page, keys: Keys, scores: Floats, deadline: float) -> Chosen:
     return await selector.choose(
         keys,
         scores,
-        order=np.argsort(-scores, kind="stable"),
         want=page.want,
-        conditions=conditions,
+        conditions=Conditions(filter=page.filter),
         timeout_s=max(deadline - time.perf_counter(), 0.005),
     )
 
@@ -182,9 +181,9 @@ def _describe(
     page: Page, chosen: Chosen, scores: Floats, names: tuple[str, ...], shares: Floats, reason: Reason
 ) -> list[RecommendedItem]:
     shown = slice(page.offset, page.offset + page.limit)
-    places = chosen.places[shown]
-    told = scores[places].astype(np.float64).round(6).tolist()
-    rows = shares[:, places].T.astype(np.float64).round(6).tolist()
+    ranks = chosen.ranks[shown]
+    told = scores[ranks].astype(np.float64).round(6).tolist()
+    rows = shares[:, ranks].T.astype(np.float64).round(6).tolist()
     return [
         RecommendedItem(item, score, {name: share for name, share in zip(names, row, strict=True) if share}, (reason,))
         for item, score, row in zip(chosen.items[shown], told, rows, strict=True)
@@ -206,5 +205,5 @@ def _answer(
         items=items,
         degraded=degraded,
         strategy=strategy,
-        has_more=len(chosen.places) == page.want and page.offset + page.limit < MAX_DEPTH,
+        has_more=len(chosen.ranks) == page.want and page.offset + page.limit < MAX_DEPTH,
     )

@@ -92,18 +92,17 @@ class TrendingSource:
         fresh = True
         if popularity is None:
             popularity, fresh = await self._lists.get(query.tenant, window, query.filter, timeout_s=timeout_s)
-        return _as_candidates(popularity, (query.history_keys, query.exclude_keys)), fresh
+        return popular_candidates(popularity, query), fresh
 
 
 def _weighed(query: SourceQuery, weights: Mapping[str, float] | None) -> SourceQuery:
     return query if weights is None else replace(query, weights=weights)
 
 
-def _as_candidates(
-    popularity: Popularity, excluded: Sequence["np.ndarray[tuple[int, ...], np.dtype[np.int64]]"]
-) -> Candidates:
+def popular_candidates(popularity: Popularity, query: SourceQuery) -> Candidates:
+    """Give popular items as candidates, without those that the user has seen."""
     keys, shares = popularity.keys, popularity.shares
-    seen = np.concatenate(excluded)
+    seen = np.concatenate((query.history_keys, query.exclude_keys))
     if len(seen):
         keep = ~np.isin(keys, seen)
         keys, shares = keys[keep], shares[keep]

@@ -1,7 +1,7 @@
 """The blend: a weighted sum of transformed features, fitted in training and shipped with the model."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from hot_path_api.domain.candidates import Candidates, Places, share_rows
-from servicekit.arrays import Floats
+from servicekit.arrays import Floats, Keys
 
 
 class Transform(StrEnum):
@@ -73,20 +73,22 @@ class Blend:
 
 @dataclass(slots=True)
 class Ranked:
-    """A pool's candidates as the blend sees them.
+    """A pool's candidates as the blend sees them: best first, ties in the order of the pool.
 
     Args:
+        keys: int64[N].
         scores: float32[N].
-        order: intp[N], places in the pool, best first; ties in the order of the pool.
+        places: intp[N], where they stand in the pool.
         speaking: For how many the sources speak: their shares add up to something positive.
     """
 
+    keys: Keys
     scores: Floats
-    order: Places
+    places: Places
     speaking: int
 
 
-NOTHING_RANKED = Ranked(np.empty(0, np.float32), np.empty(0, np.intp), 0)
+NOTHING_RANKED = Ranked(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.intp), 0)
 
 
 def rank(blend: Blend, pool: Candidates) -> Ranked:
@@ -106,12 +108,18 @@ def rank_all(wanted: Sequence[tuple[Blend, Candidates]]) -> list[Ranked]:
         pools = [wanted[place][1] for place in places]
         features = np.concatenate([pool.features for pool in pools], axis=1)
         scores = blend.score(names, features).reshape(len(pools), length)
-        orders = best_first(scores)
         evidence = share_rows(names, pools[0].shares) @ features
-        speaking = np.count_nonzero(evidence.reshape(len(pools), length) > 0.0, axis=1).tolist()
-        for row, place in enumerate(places):
-            ranked[place] = Ranked(scores[row], orders[row], speaking[row])
+        speaking = np.count_nonzero(evidence.reshape(len(pools), length) > 0.0, axis=1)
+        for place, own in zip(places, in_order(pools, scores, speaking.tolist()), strict=True):
+            ranked[place] = own
     return ranked
+
+
+def in_order(pools: Sequence[Candidates], scores: Floats, speaking: Sequence[int]) -> Iterator[Ranked]:
+    """Put pools of one length in the order of float32[B, N] scores."""
+    places = best_first(scores)
+    keys = np.take_along_axis(np.stack([pool.keys for pool in pools]), places, axis=1)
+    return map(Ranked, keys, np.take_along_axis(scores, places, axis=1), places, speaking)
 
 
 def best_first(scores: Floats) -> Places:

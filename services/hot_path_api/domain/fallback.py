@@ -5,24 +5,17 @@ from functools import lru_cache
 
 import numpy as np
 
-from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates
 from hot_path_api.domain.items import Item, ItemRef
+from hot_path_api.domain.popularity import Popularity
 from hot_path_api.domain.serving import ServingModel
 from servicekit.identity import item_key
 
 
-def fallback_candidates(tenant: str, model: ServingModel) -> Candidates:
+def fallback_popularity(tenant: str, model: ServingModel) -> Popularity:
     """Give the list the shape of popular items."""
     count = len(model.fallback)
-    if not count:
-        return NO_CANDIDATES
-    return Candidates(
-        keys=np.array([item_key(tenant, ref.item_type, ref.item_id) for ref in model.fallback], np.int64),
-        names=(TRENDING,),
-        features=np.linspace(1.0, 1.0 / count, count, dtype=np.float32)[np.newaxis, :],
-        because=np.full(count, -1, np.int32),
-        shares=frozenset({TRENDING}),
-    )
+    keys = np.array([item_key(tenant, ref.item_type, ref.item_id) for ref in model.fallback], np.int64)
+    return Popularity(keys, np.linspace(1.0, 1.0 / max(count, 1), count, dtype=np.float32))
 
 
 @lru_cache(maxsize=16)

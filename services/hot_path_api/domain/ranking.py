@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from hot_path_api.domain.blend import Ranked, in_order
 from hot_path_api.domain.candidates import TRENDING, Candidates, merge
 from servicekit.arrays import Floats
 
 
-def top_up(pool: Candidates, scores: Floats, popular: Candidates, *, likes: bool = True) -> tuple[Candidates, Floats]:
+def top_up(pool: Candidates, ranked: Ranked, popular: Candidates, *, likes: bool = True) -> tuple[Candidates, Ranked]:
     """Add popular items to a pool that is too small, in three tiers that scores keep apart.
 
     First the candidates for which the sources' shares add up to something positive, by their scores as they were.
@@ -15,27 +16,31 @@ def top_up(pool: Candidates, scores: Floats, popular: Candidates, *, likes: bool
 
     Args:
         pool: What the history retrieved.
-        scores: float32[N] of the pool.
+        ranked: The pool by its scores as they were.
         popular: With the one feature "trending".
         likes: Whether the history holds anything that was liked; what dislikes alone speak for is noise.
 
     Returns:
-        The whole pool and its scores.
+        The whole pool in its new order.
     """
     if not len(popular.keys):
-        return pool, scores
+        return pool, ranked
     if not len(pool.keys):
-        return popular, popular.features[0]
+        return popular, _in_order(popular, popular.features[0], ranked.speaking)
     merged = merge([pool, popular])
     shares = merged.features[merged.names.index(TRENDING)]
     evidence = merged.evidence() - shares
-    known = np.searchsorted(merged.keys, pool.keys)
     tiered = np.empty(len(merged.keys), np.float32)
-    tiered[known] = scores
+    tiered[np.searchsorted(merged.keys, ranked.keys)] = ranked.scores
 
     first, last = (evidence > 0.0) & likes, evidence < 0.0
     between = ~(first | last)
     floor = float(tiered[first].min()) - 1.0 if first.any() else 0.0
     tiered[between] = floor + 0.999 * shares[between]  # 0.999 keeps the most popular one below the first tier
     tiered[last] = floor - 1.0 + evidence[last]
-    return merged, tiered
+    return merged, _in_order(merged, tiered, ranked.speaking)
+
+
+def _in_order(pool: Candidates, scores: Floats, speaking: int) -> Ranked:
+    (ranked,) = in_order([pool], scores[np.newaxis], [speaking])
+    return ranked

@@ -146,7 +146,7 @@ async def test_warming_before_the_first_request_is_done_or_given_up_in_time(
 async def test_a_store_that_is_gone_does_not_keep_the_service_from_becoming_ready(
     filler: ListFiller, store: WatchedStore, cache: GraphCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def gone(limit: int) -> Keys:
+    async def gone(_: int) -> Keys:
         raise UnavailableError("the store is gone")
 
     monkeypatch.setattr(store, "busiest_items", gone)

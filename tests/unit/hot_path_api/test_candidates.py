@@ -3,7 +3,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hot_path_api.domain.blend import Blend, Term, Transform, best_first, rank, rank_all
+from hot_path_api.domain.blend import (
+    NOTHING_RANKED,
+    Blend,
+    Ranked,
+    Term,
+    Transform,
+    best_first,
+    in_order,
+    rank,
+    rank_all,
+)
 from hot_path_api.domain.candidates import NO_CANDIDATES, Candidates, join, merge
 from hot_path_api.domain.ranking import top_up
 
@@ -18,6 +28,11 @@ def candidates(
         because=np.full(len(keys), because, np.int32),
         shares=frozenset(rows if shares is None else shares),
     )
+
+
+def ranked_by(pool: Candidates, scores: list[float]) -> Ranked:
+    (ranked,) = in_order([pool], np.array([scores], np.float32), [0])
+    return ranked
 
 
 def test_merging_lays_rows_side_by_side_and_keeps_the_first_reason() -> None:
@@ -70,8 +85,9 @@ def test_joining_adds_features_and_no_candidates() -> None:
 def test_the_blend_weighs_transformed_features() -> None:
     blend = Blend([Term("a", 2.0, Transform.SQRT), Term("b", 0.5), Term("absent", 9.0), Term("zero", 0.0)])
     pool = candidates([1, 2], {"a": [0.25, -0.25], "c": [7.0, 7.0], "b": [2.0, 4.0]})
-    scores = rank(blend, pool).scores
-    np.testing.assert_allclose(scores, [2.0, 1.0])
+    ranked = rank(blend, pool)
+    np.testing.assert_allclose(ranked.scores, [2.0, 1.0])
+    assert ranked.keys.tolist() == [1, 2]
     assert blend.features == {"a", "b", "absent"}
     without = rank(blend.without(frozenset("a")), candidates([1], {"a": [1.0], "b": [2.0]})).scores
     np.testing.assert_allclose(without, [1.0])
@@ -84,12 +100,13 @@ def test_many_pools_are_scored_as_one() -> None:
         (other, candidates([3], {"b": [7.0]})),
         (blend, candidates([], {"a": [], "b": []})),
         (blend, candidates([4], {"b": [1.0]})),
-        (blend, candidates([5], {"a": [1.0], "b": [1.0]})),
+        (blend, candidates([6, 5], {"a": [1.0, 4.0], "b": [1.0, 1.0]})),
     ]
     together = rank_all(pools)
-    assert [each.scores.tolist() for each in together] == [[2.0, 1.0], [7.0], [], [0.5], [2.5]]
-    assert [each.order.tolist() for each in together] == [[0, 1], [0], [], [0], [0]]
-    assert [each.speaking for each in together] == [2, 1, 0, 1, 1]
+    assert [each.scores.tolist() for each in together] == [[2.0, 1.0], [7.0], [], [0.5], [4.5, 2.5]]
+    assert [each.places.tolist() for each in together] == [[0, 1], [0], [], [0], [1, 0]]
+    assert [each.keys.tolist() for each in together] == [[1, 2], [3], [], [4], [5, 6]]
+    assert [each.speaking for each in together] == [2, 1, 0, 1, 2]
     assert [each.scores.tolist() for each in together] == [rank(*each).scores.tolist() for each in pools]
 
 
@@ -102,23 +119,23 @@ def test_the_best_come_first_and_ties_stay_as_they_were(scores: list[float]) -> 
 def test_topping_up_puts_popular_items_behind_and_what_is_spoken_against_last() -> None:
     pool = candidates([1, 2, 3], {"a": [0.5, -0.4, -0.1], "size": [1.0, 1.0, 1.0]}, shares={"a"})
     popular = candidates([4, 2, 5], {"trending": [1.0, 0.8, 0.5]})
-    topped, scores = top_up(pool, np.array([-7.0, 8.0, 9.0], np.float32), popular)
-    assert topped.keys[np.argsort(-scores)].tolist() == [1, 4, 5, 3, 2]
-    assert scores[0] == -7.0
+    topped, ranked = top_up(pool, ranked_by(pool, [-7.0, 8.0, 9.0]), popular)
+    assert ranked.keys.tolist() == topped.keys[ranked.places].tolist() == [1, 4, 5, 3, 2]
+    assert ranked.scores[0] == -7.0
 
 
 def test_what_dislikes_alone_speak_for_is_noise() -> None:
     pool = candidates([1, 2], {"a": [3e-4, -0.4]}, shares={"a"})
     popular = candidates([4, 2], {"trending": [1.0, 0.8]})
-    topped, scores = top_up(pool, np.array([9.0, 8.0], np.float32), popular, likes=False)
-    assert topped.keys[np.argsort(-scores)].tolist() == [4, 1, 2]
+    _, ranked = top_up(pool, ranked_by(pool, [9.0, 8.0]), popular, likes=False)
+    assert ranked.keys.tolist() == [4, 1, 2]
 
 
 def test_topping_up_with_one_side_only() -> None:
     pool = candidates([1], {"a": [0.5]})
     popular = candidates([4, 5], {"trending": [1.0, 0.5]})
-    scores = np.array([3.0], np.float32)
-    assert top_up(pool, scores, NO_CANDIDATES) == (pool, scores)
-    topped, shares = top_up(NO_CANDIDATES, np.empty(0, np.float32), popular)
+    ranked = ranked_by(pool, [3.0])
+    assert top_up(pool, ranked, NO_CANDIDATES) == (pool, ranked)
+    topped, ranked = top_up(NO_CANDIDATES, NOTHING_RANKED, popular)
     assert topped is popular
-    assert shares.tolist() == [1.0, 0.5]
+    assert ranked.scores.tolist() == [1.0, 0.5]
