@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from servicekit.arrays import Floats, Keys
+from servicekit.arrays import Keys
 from servicekit.deadline import deadline_after, remaining_s
 from servicekit.errors import NotFoundError, ServiceError, UnavailableError
 from servicekit.filters import Filter
@@ -16,9 +16,10 @@ from servicekit.metrics import DEGRADED, VECTOR_SEARCH_LATENCY
 from vector_search.application.content import ContentVectors
 from vector_search.application.search import search_open
 from vector_search.application.tenants import Serving, Tenants
+from vector_search.domain.dense import Neighbours
 from vector_search.domain.explanation import Contribution, explain
 from vector_search.domain.model import NEAREST
-from vector_search.domain.nearest import add_nearest, wanted_vector, wants_nearest
+from vector_search.domain.nearest import Taste, add_nearest, wants_nearest
 from vector_search.domain.retrieval import Candidates, UserQuery, in_order
 
 _log = get_logger(__name__)
@@ -122,23 +123,31 @@ class Retrieval:
             wanted = np.unique(np.concatenate([queries[place].history_keys for place in poor]))
             keys, vectors = await index.vectors(wanted)
             stored = dict(zip(keys.tolist(), vectors, strict=True))
-            batches: dict[tuple[int, Filter], list[tuple[int, Floats]]] = {}
-            for place in poor:
-                vector = wanted_vector(queries[place], stored)
-                if vector is not None:
-                    alike = queries[place].limit, queries[place].conditions
-                    batches.setdefault(alike, []).append((place, vector))
-            for (limit, conditions), batch in batches.items():
-                found = await search_open(
+            tastes = {place: taste for place in poor if (taste := Taste.of(queries[place], stored)) is not None}
+            batches: dict[tuple[int, Filter], list[int]] = {}
+            for place in tastes:
+                batches.setdefault((queries[place].limit, queries[place].conditions), []).append(place)
+            found: dict[int, Neighbours] = {}
+            for (limit, conditions), places in batches.items():
+                neighbours = await search_open(
                     index,
                     serving.catalogue,
-                    np.array([vector for _, vector in batch], np.float32),
+                    np.stack([tastes[place].mean for place in places]),
                     limit=limit,
                     conditions=conditions,
-                    exclude=[_barred(queries[place]) for place, _ in batch],
+                    exclude=[_barred(queries[place]) for place in places],
                 )
-                for (place, _), neighbours in zip(batch, found, strict=True):
-                    answers[place] = add_nearest(serving.retriever, queries[place], answers[place], neighbours)
+                found |= dict(zip(places, neighbours, strict=True))
+            if not found:
+                return
+            # Read back to name the history items that they are like.
+            keys, vectors = await index.vectors(np.unique(np.concatenate([each.keys for each in found.values()])))
+        row_of = {key: row for row, key in enumerate(keys.tolist())}
+        for place, near in found.items():
+            there = [key for key in near.keys.tolist() if key in row_of]
+            givers = tastes[place].givers(vectors[[row_of[key] for key in there]])
+            reasons = dict(zip(there, givers.tolist(), strict=True))
+            answers[place] = add_nearest(serving.retriever, queries[place], answers[place], near, reasons)
 
 
 def _barred(query: UserQuery) -> Keys:

@@ -131,6 +131,14 @@ class TestRetrieveCandidates:
         assert all(ALL.index(each) % 3 == 2 for each in keys)
         assert not set(keys) & set(ALL[10:21])
 
+    async def test_what_is_only_near_names_the_history_item_that_it_is_like(self, trained: Replica) -> None:
+        await trained.upsert([film(number) for number in range(COUNT)], vectors())
+        twins = [make_item(TENANT, f"twin of {number}") for number in (10, 20)]
+        await trained.upsert(twins, vectors()[[10, 20]] * 1.01)
+        keys, _, _, answer = await trained.candidates([ALL[20], ALL[10]], limit=COUNT)
+        because = np.frombuffer(answer.because, np.int32).tolist()
+        assert [because[keys.index(key(f"twin of {number}"))] for number in (20, 10)] == [0, 1]
+
 
 class TestSimilarItems:
     async def test_by_the_tables(self, trained: Replica) -> None:
