@@ -81,15 +81,20 @@ async def _open_shared(settings: Settings) -> _Shared | None:
         return None
     # Here and not above: the driver takes longer to import than anything else, and few need it.
     from hot_path_api.adapters.redis_answer_cache import RedisAnswerCache  # noqa: PLC0415
-    from hot_path_api.adapters.redis_client import open_redis  # noqa: PLC0415
+    from hot_path_api.adapters.redis_client import RedisSecrets, open_redis  # noqa: PLC0415
     from hot_path_api.adapters.redis_rate_limiter import RedisRateLimiter  # noqa: PLC0415
 
     redis = await open_redis(
         settings.redis_url,
-        password=settings.redis_password.get_secret_value(),
+        secrets=RedisSecrets(
+            settings.redis_password.get_secret_value(),
+            settings.redis_sentinel_password.get_secret_value(),
+            settings.redis_ca_file,
+        ),
         timeout_s=settings.redis_timeout_ms / 1000,
     )
-    return _Shared(RedisAnswerCache(redis), RedisRateLimiter(redis), redis.close)
+    prefix = settings.redis_prefix
+    return _Shared(RedisAnswerCache(redis, prefix=prefix), RedisRateLimiter(redis, prefix=prefix), redis.close)
 
 
 def _rate_limits(settings: Settings, shared: _Shared | None) -> RateLimits | None:

@@ -1,6 +1,7 @@
 """What the gateway can be told."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import Field, SecretStr, model_validator
@@ -50,10 +51,17 @@ class Settings(ServiceSettings):
     model_refresh_s: float = Field(default=5.0, gt=0.0)
     """Seconds between looks at which model serves; a switch is usually heard of at once."""
     redis_url: str = ""
-    """Where Redis is, for limits and lists that all gateways share: `redis://HOST:PORT`, `rediss://HOST:PORT`,
-    `redis+sentinel://HOST:PORT,…/SERVICE` or `redis+cluster://HOST:PORT,…`; empty: each gateway is on its own."""
+    """Where Redis is, for limits and lists that all gateways share: `redis://HOST:PORT`,
+    `redis+sentinel://HOST:PORT,…/SERVICE` or `redis+cluster://HOST:PORT,…`, with `rediss` for TLS; empty: each gateway
+    is on its own."""
     redis_password: SecretStr = SecretStr("")
     """The password of Redis."""
+    redis_sentinel_password: SecretStr = SecretStr("")
+    """The password of the sentinels, if they ask for one."""
+    redis_ca_file: Path | None = None
+    """The authority that vouches for Redis under TLS; without it those that the system trusts."""
+    redis_prefix: str = Field(default="", max_length=64)
+    """Stands before all keys, so that deployments can share one Redis."""
     redis_timeout_ms: float = Field(default=5.0, gt=0.0, le=1_000.0)
     """Milliseconds that a request waits for Redis before it goes on without."""
     shared_list_s: float = Field(default=1.0, ge=0.05, le=60.0)

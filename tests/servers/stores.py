@@ -30,6 +30,7 @@ S3_ENDPOINT_URL={where.s3}
 AWS_ACCESS_KEY_ID=test
 AWS_SECRET_ACCESS_KEY=test
 REDIS_URL={where.redis}
+REDIS_PREFIX=${{NAMESPACE}}:
 """
 
 

@@ -7,20 +7,26 @@ from hot_path_api.adapters.redis_client import RedisConnection
 from hot_path_api.domain.ports import Kept
 from servicekit.errors import InternalError
 
-_PREFIX = "recommendation:answer:"
+_KEYS = "recommendation:answer:"
 _MAX_BYTES = 256 << 10
 _LEVEL = 1  # the quick one; what matters is said in few words, again and again
 
 
 class RedisAnswerCache:
-    """See AnswerCache. Answers travel and lie there compressed; very long ones are not kept."""
+    """See AnswerCache. Answers travel and lie there compressed; very long ones are not kept.
 
-    def __init__(self, redis: RedisConnection) -> None:
+    Args:
+        redis: Where.
+        prefix: Stands before all keys.
+    """
+
+    def __init__(self, redis: RedisConnection, *, prefix: str = "") -> None:
         self._redis = redis
+        self._keys = prefix + _KEYS
 
     async def get(self, key: str) -> Kept | None:
         """See AnswerCache."""
-        packed, fresh_ms = await self._redis.call(lambda client: _read(client, _PREFIX + key))
+        packed, fresh_ms = await self._redis.call(lambda client: _read(client, self._keys + key))
         if packed is None or fresh_ms <= 0:
             return None
         try:
@@ -33,7 +39,7 @@ class RedisAnswerCache:
         packed = zlib.compress(value, _LEVEL)
         if len(packed) <= _MAX_BYTES:
             fresh_ms = max(round(fresh_s * 1000), 1)
-            await self._redis.call(lambda client: client.set(_PREFIX + key, packed, px=fresh_ms))
+            await self._redis.call(lambda client: client.set(self._keys + key, packed, px=fresh_ms))
 
 
 async def _read(client: Any, key: str) -> tuple[bytes | None, int]:

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
@@ -46,11 +48,27 @@ ERRORS: Sequence[tuple[type[BaseException], type[ServiceError]]] = (
 # These say that the server works, whatever it thinks of the call.
 _ANSWERED = (InternalError, ResourceExhaustedError)
 _REFUSALS = (theirs.AuthenticationError, theirs.AuthenticationWrongNumberOfArgsError, theirs.NoPermissionError)
-_SCHEMES = ("redis", "rediss", "redis+sentinel", "redis+cluster")
-_FORMS = "redis://HOST:PORT, rediss://HOST:PORT, redis+sentinel://HOST:PORT,…/SERVICE or redis+cluster://HOST:PORT,…"
+_TLS = "rediss"
+_KINDS = ("", "sentinel", "cluster")
+_FORMS = "redis://HOST:PORT, redis+sentinel://HOST:PORT,…/SERVICE or redis+cluster://HOST:PORT,…, with rediss for TLS"
 # A call that was given up goes on in the background for this long, so that slow handshakes come to an end.
 _SOCKET_S = 1.0
 _CHECK_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSecrets:
+    """What lets us in.
+
+    Args:
+        password: Of the servers; goes before one in the address.
+        sentinel_password: Of the sentinels.
+        ca_file: Who vouches for the servers under TLS; None: those that the system trusts.
+    """
+
+    password: str = ""
+    sentinel_password: str = ""
+    ca_file: Path | None = None
 
 
 class RedisConnection:
@@ -116,8 +134,19 @@ class RedisConnection:
         if done and error is None:
             return
         place = urlsplit(url).netloc.rpartition("@")[2]
-        if isinstance(error, _REFUSALS) or _asks_for_password(error):
-            raise StartupError(f"Redis at {place} does not let us in ({error}): correct REDIS_PASSWORD") from error
+        told = _all_told(error)
+        if isinstance(error, MasterNotFoundError):  # which does not say why the sentinels could not be asked
+            asked = await asyncio.gather(*(sentinel.ping() for sentinel in self._sentinels), return_exceptions=True)
+            told += [each for answer in asked if isinstance(answer, BaseException) for each in _all_told(answer)]
+        if any(isinstance(each, _REFUSALS) or _asks_for_password(each) for each in told):
+            raise StartupError(
+                f"Redis at {place} does not let us in ({error}): correct REDIS_PASSWORD, or for sentinels "
+                "REDIS_SENTINEL_PASSWORD"
+            ) from error
+        if any("certificate verify failed" in str(each).lower() for each in told):
+            raise StartupError(
+                f"Redis at {place} shows a certificate that we do not trust: set REDIS_CA_FILE"
+            ) from error
         if isinstance(error, theirs.RedisClusterException) and "Cluster mode is not enabled" in str(error):
             raise StartupError(f"Redis at {place} is no cluster: write REDIS_URL as redis://HOST:PORT") from error
         if isinstance(error, MasterNotFoundError) and error.__context__ is None and "(" not in str(error):
@@ -151,7 +180,7 @@ class RedisConnection:
             task.exception()  # looked at, since nobody may be waiting any more
 
 
-def open_client(url: str, *, password: str = "") -> "tuple[Redis | RedisCluster, Sequence[Redis]]":
+def open_client(url: str, secrets: RedisSecrets = RedisSecrets()) -> "tuple[Redis | RedisCluster, Sequence[Redis]]":
     """Make a client for an address, and those of the sentinels where there are any; connects to nothing yet.
 
     Raises:
@@ -159,51 +188,57 @@ def open_client(url: str, *, password: str = "") -> "tuple[Redis | RedisCluster,
     """
     parts = urlsplit(url)
     wrong = StartupError(f"REDIS_URL is {_without_password(url)!r}: write {_FORMS}")
-    if parts.scheme not in _SCHEMES or not parts.netloc or parts.query or parts.fragment:
+    protocol, _, kind = parts.scheme.partition("+")
+    if protocol not in ("redis", _TLS) or kind not in _KINDS or not parts.netloc or parts.query or parts.fragment:
         raise wrong
     user, _, hosts = parts.netloc.rpartition("@")
     username, _, secret = user.partition(":")
-    options: dict[str, Any] = {
-        "username": unquote(username) or None,
-        "password": password or unquote(secret) or None,
+    # A new connection costs fewer round trips without names of libraries.
+    link: dict[str, Any] = {
         "socket_timeout": _SOCKET_S,
         "socket_connect_timeout": _SOCKET_S,
-        "max_connections": MOST_CALLS,
-        "retry": Retry(NoBackoff(), 1),  # once, for a connection that the server has closed in the meantime
-        "protocol": 2,  # and no names of libraries: a new connection costs fewer round trips
+        "protocol": 2,
         "driver_info": None,
     }
+    if protocol == _TLS:
+        link["ssl_ca_certs"] = str(secrets.ca_file) if secrets.ca_file else None
+    options: dict[str, Any] = link | {
+        "username": unquote(username) or None,
+        "password": secrets.password or unquote(secret) or None,
+        "max_connections": MOST_CALLS,
+        "retry": Retry(NoBackoff(), 1),  # once, for a connection that the server has closed in the meantime
+    }
+    # Where no scheme says it, the driver is told of TLS by an option.
+    by_option: dict[str, Any] = {"ssl": True} if protocol == _TLS else {}
     path = [unquote(part) for part in parts.path.split("/") if part]
     try:
-        places = [_place(each, default=26379 if "sentinel" in parts.scheme else 6379) for each in hosts.split(",")]
-        if parts.scheme == "redis+cluster":
+        places = [_place(each, default=26379 if kind == "sentinel" else 6379) for each in hosts.split(",")]
+        if kind == "cluster":
             if path:
                 raise wrong
-            return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in places], **options), ()
-        if parts.scheme == "redis+sentinel":
+            nodes = [ClusterNode(host, port) for host, port in places]
+            return RedisCluster(startup_nodes=nodes, **options, **by_option), ()
+        if kind == "sentinel":
             service, database = path[0], int(path[1]) if len(path) > 1 else 0
-            asking = {
-                name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "protocol", "driver_info")
-            }
             # One sentinel that is away must not hold up the others: it is not asked twice.
-            asking["retry"] = Retry(NoBackoff(), 0)
+            asking = link | by_option | {"retry": Retry(NoBackoff(), 0), "password": secrets.sentinel_password or None}
             sentinel = Sentinel(places, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]  # the driver's own
-            return cast("Redis", sentinel.master_for(service, db=database, **options)), sentinel.sentinels
+            return cast("Redis", sentinel.master_for(service, db=database, **options, **by_option)), sentinel.sentinels
         if len(places) != 1 or len(path) > 1 or (path and not path[0].isdigit()):
             raise wrong
-        return Redis.from_pool(ConnectionPool.from_url(f"{parts.scheme}://{hosts}/{''.join(path)}", **options)), ()
+        return Redis.from_pool(ConnectionPool.from_url(f"{protocol}://{hosts}/{''.join(path)}", **options)), ()
     except (ValueError, IndexError) as error:
         raise wrong from error
 
 
-async def open_redis(url: str, *, password: str, timeout_s: float) -> RedisConnection:
+async def open_redis(url: str, *, secrets: RedisSecrets, timeout_s: float) -> RedisConnection:
     """Open the Redis at an address, and see that it lets us in.
 
     Raises:
-        StartupError: The address or the password is wrong.
+        StartupError: The address or a password is wrong, or we do not trust its certificate.
     """
     breaker = CircuitBreaker("redis", failure_threshold=3, open_s=1.0)
-    client, sentinels = open_client(url, password=password)
+    client, sentinels = open_client(url, secrets)
     connection = RedisConnection(client, sentinels=sentinels, timeout_s=timeout_s, breaker=breaker)
     try:
         await connection.check(url=url)
@@ -232,8 +267,17 @@ def _place(text: str, *, default: int) -> tuple[str, int]:
     return parts.hostname, parts.port or default
 
 
-def _asks_for_password(error: BaseException | None) -> bool:
-    return error is not None and any(word in str(error) for word in ("NOAUTH", "WRONGPASS", "Authentication required"))
+def _all_told(error: BaseException | None) -> list[BaseException]:
+    """Give an error and what it came of: a cluster's or a sentinel's says little by itself."""
+    told: list[BaseException] = []
+    while error is not None and error not in told:
+        told.append(error)
+        error = error.__cause__ or error.__context__
+    return told
+
+
+def _asks_for_password(error: BaseException) -> bool:
+    return any(word in str(error) for word in ("NOAUTH", "WRONGPASS", "Authentication required"))
 
 
 def _without_password(url: str) -> str:

@@ -16,16 +16,21 @@ class RedisRateLimiter:
 
     A user's bucket lies beside its tenant's, in a cluster too: what stands before the first slash of a budget's key
     decides the slot.
+
+    Args:
+        redis: Where.
+        prefix: Stands before all keys.
     """
 
-    def __init__(self, redis: RedisConnection) -> None:
+    def __init__(self, redis: RedisConnection, *, prefix: str = "") -> None:
         self._redis = redis
+        self._prefix = prefix
         self._script = files("hot_path_api.adapters").joinpath("token_buckets.lua").read_text(encoding="utf-8")
         self._digest = sha1(self._script.encode(), usedforsecurity=False).hexdigest()
 
     async def take(self, budgets: Sequence[Budget]) -> Verdict:
         """See RateLimiter."""
-        keys = [_key(budget) for budget in budgets]
+        keys = [self._prefix + _key(budget) for budget in budgets]
         numbers = [number for budget in budgets for number in (budget.interval_us, budget.burst)]
         admitted, place, remaining, wait_us = await self._redis.call(
             lambda client: self._run(client, len(keys), [*keys, *numbers])

@@ -1,19 +1,14 @@
 """What the settings say of Kafka is what the cluster gets: certificates shown and checked, topics kept as told."""
 
-import datetime as dt
-import ipaddress
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 from servers.addresses import Addresses
+from servers.certificates import write_certificate
 from servers.kafka_server import KafkaServer
 from servers.server import HOST, free_port
 from servers.settings import ServersSettings
@@ -27,30 +22,6 @@ from servicekit.testing import eventually
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 DAY_MS = 24 * 3600 * 1000
-
-
-def write_certificate(folder: Path) -> Path:
-    """Write a key and a certificate for this machine that vouches for itself; both in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, folder.name)])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    file = folder / "broker.pem"
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    file.write_bytes(private + certificate.public_bytes(pem))
-    return file
 
 
 class TlsKafkaServer(KafkaServer):

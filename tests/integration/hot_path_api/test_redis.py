@@ -10,12 +10,13 @@ from contract.hot_path_api.answer_cache_contract import AnswerCacheContract
 from contract.hot_path_api.rate_limiter_contract import HARDLY, RateLimiterContract
 from redis import Redis
 from servers.addresses import Addresses
+from servers.certificates import write_certificate
 from servers.fleet import start_redis
 from servers.redis_server import RedisServer
 from servers.server import free_port
 
 from hot_path_api.adapters.redis_answer_cache import RedisAnswerCache
-from hot_path_api.adapters.redis_client import MOST_CALLS, RedisConnection, open_redis
+from hot_path_api.adapters.redis_client import MOST_CALLS, RedisConnection, RedisSecrets, open_redis
 from hot_path_api.adapters.redis_rate_limiter import RedisRateLimiter
 from hot_path_api.domain.limits import Budget
 from servicekit.errors import (
@@ -30,12 +31,15 @@ from servicekit.testing import eventually
 
 pytestmark = pytest.mark.integration
 
+NO_SECRETS = RedisSecrets()
 PATIENT_S = 5.0  # these tests are not about speed
 
 
 @asynccontextmanager
-async def connected(url: str, *, password: str = "", timeout_s: float = PATIENT_S) -> AsyncIterator[RedisConnection]:
-    redis = await open_redis(url, password=password, timeout_s=timeout_s)
+async def connected(
+    url: str, secrets: RedisSecrets = NO_SECRETS, *, timeout_s: float = PATIENT_S
+) -> AsyncIterator[RedisConnection]:
+    redis = await open_redis(url, secrets=secrets, timeout_s=timeout_s)
     yield redis
     await redis.close()
 
@@ -184,7 +188,7 @@ class TestSentinelRateLimiter(BehindSentinels, RedisRateLimiterContract):
 async def why_not(url: str, password: str = "") -> str:
     """Give the one line that a start ends with."""
     with pytest.raises(StartupError) as told:
-        await open_redis(url, password=password, timeout_s=PATIENT_S)
+        await open_redis(url, secrets=RedisSecrets(password), timeout_s=PATIENT_S)
     line = str(told.value)
     assert "\n" not in line
     assert "wrong-one" not in line
@@ -199,10 +203,93 @@ async def test_a_wrong_password_stops_the_start(own: RedisServer) -> None:
     for password in ("", "wrong-one"):
         assert "REDIS_PASSWORD" in await why_not(f"redis://{place}", password)
     assert "REDIS_PASSWORD" in await why_not(f"redis://:wrong-one@{place}")
-    async with connected(f"redis://{place}", password=right) as redis:
+    async with connected(f"redis://{place}", RedisSecrets(right)) as redis:
         await RedisAnswerCache(redis).put("x", b"x", fresh_s=1.0)
     async with connected(f"redis://default:{right}@{place}/3") as redis:
         await RedisAnswerCache(redis).put("x", b"x", fresh_s=1.0)
+
+
+class TlsSentinel(Sentinel):
+    """Asks for a password and speaks TLS, to those who ask it and to the server that it watches."""
+
+    tls_port, tls = 0, ""
+
+    def prepare(self) -> None:
+        (self.folder / "sentinel.conf").write_text(
+            f"port {self.port}\nbind 127.0.0.1\ntls-port {self.tls_port}\n{self.tls}requirepass asked\n"
+            f"sentinel monitor lists 127.0.0.1 {self.watched_port} 1\nsentinel auth-pass lists right\n"
+        )
+
+    def probe(self) -> None:
+        with Redis(port=self.port, password="asked") as client:  # noqa: S106 - the example's
+            client.ping()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture
+def tls_addresses(tmp_path: Path, certificate: Path) -> Iterator[list[str]]:
+    """One server, a cluster, and one behind a sentinel, all under TLS and with passwords."""
+    port, cluster_port, sentinel_port = free_port(), free_port(), free_port()
+    options = {
+        "tls-cert-file": certificate,
+        "tls-key-file": certificate,
+        "tls-ca-cert-file": certificate,
+        "tls-auth-clients": "no",
+        "tls-replication": "yes",
+    }
+    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    of_cluster = ("--cluster-enabled", "yes", "--tls-cluster", "yes")
+    with (
+        start_redis(tmp_path / "one", arguments=("--tls-port", str(port), *arguments)) as one,
+        start_redis(
+            tmp_path / "cluster", arguments=("--tls-port", str(cluster_port), *arguments, *of_cluster)
+        ) as cluster,
+    ):
+        with Redis(port=cluster.port) as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+            while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):
+                pass
+        for server in (one, cluster):
+            with Redis(port=server.port) as client:
+                client.config_set("requirepass", "right")
+        (tmp_path / "sentinel").mkdir()
+        sentinel = TlsSentinel(tmp_path / "sentinel", free_port(), one.settings)
+        sentinel.watched_port, sentinel.tls_port = port, sentinel_port
+        sentinel.tls = "".join(f"{name} {value}\n" for name, value in options.items())
+        with sentinel:
+            sentinel.start()
+            yield [
+                f"rediss://127.0.0.1:{port}",
+                f"rediss+cluster://127.0.0.1:{cluster_port}",
+                f"rediss+sentinel://127.0.0.1:{sentinel_port}/lists",
+            ]
+
+
+async def test_tls_and_passwords_everywhere(tls_addresses: list[str], certificate: Path) -> None:
+    for url in tls_addresses:
+        async with connected(url, RedisSecrets("right", "asked", certificate)) as redis:
+            cache = RedisAnswerCache(redis, prefix="shop:")
+            await cache.put("x", b"kept", fresh_s=5.0)
+            assert (kept := await cache.get("x")) is not None
+            assert kept.value == b"kept"
+            assert await RedisAnswerCache(redis, prefix="news:").get("x") is None
+            for prefix in ("shop:", "news:"):  # each has buckets of its own
+                verdict = await RedisRateLimiter(redis, prefix=prefix).take([Budget("tenant", url, 1.0, 5)])
+                assert verdict.remaining == 4
+    for url in tls_addresses:
+        for secrets, remedy in (
+            (RedisSecrets("wrong-one", "asked", certificate), "REDIS_PASSWORD"),
+            (RedisSecrets("right", "asked"), "REDIS_CA_FILE"),
+        ):
+            with pytest.raises(StartupError, match=remedy):
+                await open_redis(url, secrets=secrets, timeout_s=PATIENT_S)
+    secrets = RedisSecrets("right", "wrong-one", certificate)
+    with pytest.raises(StartupError, match="REDIS_SENTINEL_PASSWORD"):
+        await open_redis(tls_addresses[-1], secrets=secrets, timeout_s=PATIENT_S)
 
 
 async def test_an_address_of_another_kind_stops_the_start(servers: Addresses, sentinels: str) -> None:

@@ -12,7 +12,7 @@ from redis.asyncio.sentinel import MasterNotFoundError, SlaveNotFoundError
 
 from hot_path_api.adapters.local_answer_cache import LocalAnswerCache
 from hot_path_api.adapters.local_rate_limiter import LocalRateLimiter
-from hot_path_api.adapters.redis_client import ERRORS, open_client
+from hot_path_api.adapters.redis_client import ERRORS, RedisSecrets, open_client
 from hot_path_api.api.gate import _user_of
 from hot_path_api.api.kept_lists import WrittenList, unpack
 from hot_path_api.application.catalogue_epoch import CatalogueEpoch
@@ -314,9 +314,9 @@ async def test_addresses_and_passwords_are_read() -> None:
     assert (known["host"], known["port"], known["db"], known["username"]) == ("host", 7000, 3, "me")
     assert known["password"] == "p@ss"  # noqa: S105 - the example's
     assert not sentinels
-    client, sentinels = open_client("redis+sentinel://a,b:7/lists", password="given")  # noqa: S106 - the example's
+    client, sentinels = open_client("redis+sentinel://a,b:7/lists", RedisSecrets("given", "asked"))
     assert client.connection_pool.connection_kwargs["password"] == "given"  # type: ignore[union-attr]  # noqa: S105
-    assert len(sentinels) == 2
+    assert [each.connection_pool.connection_kwargs["password"] for each in sentinels] == ["asked", "asked"]
 
 
 def test_no_exception_of_the_driver_passes() -> None:
