@@ -91,7 +91,7 @@ class GraphServiceClient:
             history_keys=query.history_keys[:_HISTORY].tobytes(),
             history_weights=query.history_weights[:_HISTORY].tobytes(),
             exclude_keys=exclude,
-            limit=max(self._candidates, query.limit // 3),
+            limit=self._candidates,
             meta_path_weights=[
                 pb.MetaPathWeight(meta_path=META_PATHS[name], weight=weight) for name, weight in query.weights.items()
             ]

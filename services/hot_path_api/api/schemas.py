@@ -414,7 +414,7 @@ class ReasonOut(BaseModel):
     meta_path: str = ""
     """With explain: item_person_item, item_genre_item or item_user_item."""
     through: str = ""
-    """With explain: the person, genre or country in the middle."""
+    """With explain: the person, genre or country in the middle; of users how many, never who."""
 
 
 class RecommendedItemOut(Out):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from hot_path_api.domain.items import Item
 from hot_path_api.domain.ports import Items
 from servicekit import metrics
-from servicekit.errors import NotFoundError, ServiceError
+from servicekit.errors import DeadlineExceededError, NotFoundError, ServiceError
 from servicekit.tasks import look_at_failure
 
 _CACHE = "items"
@@ -48,10 +48,10 @@ class Catalogue:
         return item
 
     async def get(self, keys: Sequence[int], *, timeout_s: float) -> list[Item | None]:
-        """Give the items at these keys, None for one that does not exist or could not be read in time.
+        """Give the items at these keys, None for one that does not exist.
 
         Raises:
-            ServiceError: None of the items that were not at hand could be read.
+            ServiceError: Some of the items that were not at hand could not be read, or not in time.
         """
         cached = self._cached
         found: list[Item | None] = [cached.get(key) for key in keys]
@@ -130,10 +130,11 @@ class Catalogue:
             for key in new:
                 self._loading[key] = task
         tasks = {self._loading[key] for key in keys}
-        done, _ = await asyncio.wait(tasks, timeout=timeout_s)
-        errors = [error for task in done if (error := task.exception()) is not None]
-        if errors and len(errors) == len(tasks):
-            raise errors[0]
+        done, late = await asyncio.wait(tasks, timeout=timeout_s)
+        for task in done:
+            task.result()
+        if late:
+            raise DeadlineExceededError("the items could not be read in time")
 
     async def _load(self, keys: Sequence[int]) -> None:
         """Read items; a task of its own, so that a caller who gives up does not take the others' answer away."""

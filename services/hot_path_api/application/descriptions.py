@@ -50,7 +50,9 @@ class Descriptions:
                 question, [item.key for item in items], timeout_s=timeout_s
             )
         keys = [key for key in evidence.causes if key is not None]
-        found, _ = await self._selector.items(keys, timeout_s=timeout_s)
+        found, unread = await self._selector.items(keys, timeout_s=timeout_s)
+        if unread is not None:
+            errors = [*errors, unread]
         causes = dict(zip(keys, found, strict=True))
         names = [name if name in pool.shares else "" for name in pool.names]
         without_cause, filling = (Reason(popular),), (Reason(ReasonCode.FALLBACK),)

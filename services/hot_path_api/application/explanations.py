@@ -38,7 +38,9 @@ class Explanations:
             self._graph.explain(query.tenant, liked.history_keys, wanted, limit=_PER_ITEM, timeout_s=timeout_s),
         )
         history = list(dict.fromkeys(each.history_key for each in contributions))
-        items, _ = await self._selector.items(history, timeout_s=timeout_s)
+        items, unread = await self._selector.items(history, timeout_s=timeout_s)
+        if unread is not None:
+            errors = [*errors, unread]
         evidence = dict(zip(history, items, strict=True))
         reasons: dict[int, list[Reason]] = {}
         for each in contributions:

@@ -7,7 +7,7 @@ from prometheus_client import Counter
 
 from hot_path_api.application.descriptions import Descriptions
 from hot_path_api.application.models import ServingModels
-from hot_path_api.application.retrieval import PROFILE, Found, Limits, Retrieval, Wish
+from hot_path_api.application.retrieval import CANDIDATES_EACH, PROFILE, Found, Limits, Retrieval, Wish
 from hot_path_api.application.selector import Chosen, Conditions, Selector
 from hot_path_api.application.served import ServedLists
 from hot_path_api.application.sources import TrendingSource, popular_candidates
@@ -154,7 +154,7 @@ class Pipeline:
         question = found.question
         if plan.trending:
             popular = await self._ask_trending(question, query, model, run)
-            found.pool = pool_of([found.pool, popular], enough=3 * want)
+            found.pool = pool_of([found.pool, popular], enough=CANDIDATES_EACH * query.limit)
             found.ranked = rank(plan.blend, found.pool)
             found.evidence = NO_EVIDENCE
         likes = bool((question.history_weights > 0.0).any())

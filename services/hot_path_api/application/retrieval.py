@@ -30,6 +30,7 @@ PROFILE = "profile"
 # Each step is given at least this long, even when the steps before it have used the budget up: a stall of the machine
 # that hits the profile must not cost the sources too, and a personal list a moment late is better than a popular one.
 _LEAST_S = 0.04
+CANDIDATES_EACH = 3  # for each item of a page, at least
 _MAX_BATCH = 128  # about 4 ms of work for vector_search
 
 
@@ -126,10 +127,10 @@ class Retrieval:
         parts = await self._ask_sources(wishes, found, until)
         asked = time.perf_counter()
         for wish, each, answers in zip(wishes, found, parts, strict=True):
-            each.pool = pool_of(answers, enough=3 * (wish.query.offset + wish.query.limit + 1))
+            each.pool = pool_of(answers, enough=CANDIDATES_EACH * wish.query.limit)
         ranked = rank_all([(wish.plan.blend, each.pool) for wish, each in zip(wishes, found, strict=True)])
-        for each, own in zip(found, ranked, strict=True):
-            each.ranked = own
+        for wish, each, own in zip(wishes, found, ranked, strict=True):
+            each.ranked = own.with_first(self._first_candidates(wish.query))
         shown = [
             Shown(each.pool, each.ranked, each.question, slice(wish.query.offset + wish.query.limit + 1 + SLACK))
             for wish, each in zip(wishes, found, strict=True)
@@ -168,6 +169,7 @@ class Retrieval:
         exclude = context.seen_keys
         if query.exclude:
             exclude = np.concatenate([exclude, np.array(query.exclude, np.int64)])
+        first = self._first_candidates(query)
         return SourceQuery(
             tenant=query.tenant,
             history_keys=context.history_keys,
@@ -175,8 +177,13 @@ class Retrieval:
             history_ages_s=np.maximum(ages_s, 0.0, dtype=np.float32),
             exclude_keys=exclude,
             filter=query.filter,
-            limit=min(max(self._limits.candidates, 3 * (query.offset + query.limit)), MAX_DEPTH),
+            # The same for most pages of a list, so that these are parts of one order.
+            limit=first if query.offset + query.limit < first else MAX_DEPTH,
         )
+
+    def _first_candidates(self, query: RecommendationQuery) -> int:
+        """Give how many candidates the first pages are made of; those that deeper pages add stand behind them."""
+        return max(self._limits.candidates, CANDIDATES_EACH * query.limit)
 
     async def _ask_sources(
         self, wishes: Sequence[Wish], found: Sequence[Found], until: float

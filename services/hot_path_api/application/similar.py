@@ -20,6 +20,7 @@ from servicekit.errors import NotFoundError, ServiceError
 from servicekit.filters import Filter
 
 _SEARCH = "search"
+_DEPTHS = (50, 200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ class Page:
 
     @property
     def ask(self) -> int:
-        """How many to ask for, since some found may be gone or hidden by now."""
-        return min(self.want + 10, MAX_DEPTH)
+        """How many to ask for, since some found may be gone or hidden by now: the same for most pages of a list."""
+        return next((depth for depth in _DEPTHS if depth >= self.want + 10), MAX_DEPTH)
 
 
 class SimilarItems:

@@ -7,9 +7,11 @@ from enum import StrEnum
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
-from hot_path_api.domain.candidates import Candidates, Places, share_rows
+from hot_path_api.domain.candidates import CONTENT, Candidates, Places, share_rows
 from servicekit.arrays import Floats, Keys
+from servicekit.newcomers import IN_MODEL, seat_newcomers
 
 
 class Transform(StrEnum):
@@ -29,9 +31,15 @@ class Term:
 
 
 class Blend:
-    """Scores candidates by features; a feature that they do not have counts as 0."""
+    """Scores candidates by features; a feature that they do not have counts as 0.
 
-    def __init__(self, terms: Iterable[Term]) -> None:
+    Args:
+        terms: The summands.
+        is_learned: The weights come from a model, which knows nothing of items newer than itself.
+    """
+
+    def __init__(self, terms: Iterable[Term], *, is_learned: bool = True) -> None:
+        self.is_learned = is_learned
         self.terms = tuple(term for term in terms if term.weight)
         self.features = frozenset(term.feature for term in self.terms)
         self._plans: dict[tuple[str, ...], tuple[Floats, Floats | None]] = {}
@@ -39,11 +47,11 @@ class Blend:
     @classmethod
     def of_weights(cls, weights: Mapping[str, float]) -> Self:
         """Make the blend that a caller asks for: plain shares, times the caller's weights."""
-        return cls(Term(name, weight) for name, weight in weights.items())
+        return cls((Term(name, weight) for name, weight in weights.items()), is_learned=False)
 
     def without(self, features: frozenset[str]) -> "Blend":
         """Make the same blend with some features left out."""
-        return Blend(term for term in self.terms if term.feature not in features)
+        return Blend((term for term in self.terms if term.feature not in features), is_learned=self.is_learned)
 
     def score(self, names: tuple[str, ...], features: Floats) -> Floats:
         """Give float32[N], higher is better, for candidates with features float32[F, N] of these names."""
@@ -87,6 +95,13 @@ class Ranked:
     places: Places
     speaking: int
 
+    def with_first(self, count: int) -> "Ranked":
+        """Put the candidates at the pool's first places before all others, each part in its order."""
+        if len(self.places) <= count:
+            return self
+        order = (self.places >= count).argsort(kind="stable")
+        return Ranked(self.keys[order], self.scores[order], self.places[order], self.speaking)
+
 
 NOTHING_RANKED = Ranked(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.intp), 0)
 
@@ -108,11 +123,21 @@ def rank_all(wanted: Sequence[tuple[Blend, Candidates]]) -> list[Ranked]:
         pools = [wanted[place][1] for place in places]
         features = np.concatenate([pool.features for pool in pools], axis=1)
         scores = blend.score(names, features).reshape(len(pools), length)
+        if blend.is_learned and IN_MODEL in names and CONTENT in names:
+            _seat_newcomers(scores, features[names.index(CONTENT)], features[names.index(IN_MODEL)] == 0.0)
         evidence = share_rows(names, pools[0].shares) @ features
         speaking = np.count_nonzero(evidence.reshape(len(pools), length) > 0.0, axis=1)
         for place, own in zip(places, in_order(pools, scores, speaking.tolist()), strict=True):
             ranked[place] = own
     return ranked
+
+
+def _seat_newcomers(scores: Floats, resemblance: Floats, is_new: npt.NDArray[np.bool_]) -> None:
+    """Let newcomers have their seats in float32[B, N] scores; most pools have none."""
+    if is_new.any():
+        of_each, new = resemblance.reshape(scores.shape), is_new.reshape(scores.shape)
+        for row in np.flatnonzero(new.any(axis=1)).tolist():
+            scores[row] = seat_newcomers(scores[row], of_each[row], new[row])
 
 
 def in_order(pools: Sequence[Candidates], scores: Floats, speaking: Sequence[int]) -> Iterator[Ranked]:

@@ -13,7 +13,8 @@ from servicekit.filters import Filter
 Places = npt.NDArray[np.intp]
 """Places in arrays."""
 
-CONTENT_SOURCES = ("content", "nearest")
+CONTENT = "content"
+CONTENT_SOURCES = (CONTENT, "nearest")
 RETRIEVAL_SOURCES = ("cooccurrence", "transition", *CONTENT_SOURCES)
 """What vector_search retrieves by, in one call; a model may add more."""
 GRAPH = "graph"

@@ -20,6 +20,7 @@ from vector_search.domain.dense import Neighbours
 from vector_search.domain.explanation import Contribution, explain
 from vector_search.domain.model import NEAREST
 from vector_search.domain.nearest import Taste, add_nearest, wants_nearest
+from vector_search.domain.newcomers import with_newcomers
 from vector_search.domain.retrieval import Candidates, UserQuery, in_order
 
 _log = get_logger(__name__)
@@ -90,7 +91,11 @@ class Retrieval:
             for query in queries
             if query.key not in unknown
         ]
-        answers = iter(await self.retrieve(tenant, asked) if asked else ())
+        found = await self.retrieve(tenant, asked) if asked else ()
+        # Weights are the caller's own say about what counts.
+        answers = (
+            each if query.source_weights else with_newcomers(each) for query, each in zip(asked, found, strict=True)
+        )
         return [unknown[query.key] if query.key in unknown else next(answers) for query in queries]
 
     def explain(self, tenant: str, query: UserQuery, keys: Keys, *, limit: int) -> list[Contribution]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from servicekit.arrays import Floats, Keys
 from servicekit.errors import FailedPreconditionError
+from servicekit.newcomers import IN_MODEL
 from vector_search.domain.catalogue import NO_ITEMS, VersionItems
 from vector_search.domain.tables import NO_TABLE, ItemTable, SourceParameters
 
@@ -82,7 +83,7 @@ class ModelVersion:
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
         """The rows of a features matrix."""
-        return (*(source.name for source in self.sources), NEAREST, FACTORS, *self.columns)
+        return (*(source.name for source in self.sources), NEAREST, FACTORS, *self._columns())
 
     @cached_property
     def share_names(self) -> tuple[str, ...]:
@@ -96,7 +97,12 @@ class ModelVersion:
 
     def column_matrix(self) -> Floats:
         """Give the item columns as one matrix [columns, items]."""
-        return np.array(list(self.columns.values()), np.float32).reshape(len(self.columns), len(self.items.keys))
+        columns = self._columns()
+        return np.array(list(columns.values()), np.float32).reshape(len(columns), len(self.items.keys))
+
+    def _columns(self) -> Mapping[str, Floats]:
+        """Give what travels of each item: the model's columns, and that it is one of the model's."""
+        return {**self.columns, IN_MODEL: np.ones(len(self.items.keys), np.float32)} if self.name else self.columns
 
     def verify(self) -> None:
         """Check what every query relies on.

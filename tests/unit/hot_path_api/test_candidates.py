@@ -110,6 +110,26 @@ def test_many_pools_are_scored_as_one() -> None:
     assert [each.scores.tolist() for each in together] == [rank(*each).scores.tolist() for each in pools]
 
 
+def test_items_newer_than_a_model_are_seated_by_what_they_resemble_unless_the_caller_weighs() -> None:
+    rows = {
+        "a": [9.0, 8.0, 7.0, 6.0, 5.0, 0.0],
+        "content": [0.1, 0.2, 0.3, 0.4, 0.5, 0.9],
+        "in_model": [1.0, 1.0, 1.0, 1.0, 1.0, 0.0],
+    }
+    pool = candidates([1, 2, 3, 4, 5, 6], rows, shares={"a", "content"})
+    learned = rank(Blend([Term("a", 1.0)]), pool)
+    assert learned.keys.tolist() == [1, 2, 3, 4, 6, 5]
+    assert learned.scores.tolist() == [9.0, 8.0, 7.0, 6.0, 6.0, 5.0]
+    assert rank(Blend.of_weights({"a": 1.0}), pool).keys.tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_first_of_a_pool_may_stand_before_the_others() -> None:
+    ranked = rank(Blend([Term("a", 1.0)]), candidates([1, 2, 3, 4], {"a": [0.1, 0.5, 0.9, 0.3]}))
+    assert ranked.with_first(2).keys.tolist() == [2, 1, 3, 4]
+    assert ranked.with_first(2).scores.tolist() == ranked.scores[[1, 3, 0, 2]].tolist()
+    assert ranked.with_first(4) is ranked
+
+
 @given(st.lists(st.sampled_from([-2.5, -1.0, -0.0, 0.0, 1e-30, 0.5, 0.5000001, 3.0, 1e30]), min_size=1, max_size=40))
 def test_the_best_come_first_and_ties_stay_as_they_were(scores: list[float]) -> None:
     row = np.array([scores], np.float32)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hot_path_api.api.schemas import BatchOut, RecommendationsOut
@@ -149,6 +150,26 @@ async def test_pages_follow_each_other(shop: Shop) -> None:
     assert pages == [["5", "6", "7"], ["8", "1", "2"], ["3", "9"]]
     assert [item["rank"] for item in second["items"]] == [4, 5, 6]
     assert third["next_cursor"] is None
+
+
+async def test_the_pages_of_a_deep_list_neither_repeat_nor_leave_out(shop: Shop) -> None:
+    draw = np.random.default_rng(1)
+    films = [f"deep {number}" for number in range(400)]
+    for film in films:
+        shop.add_item(film)
+    for source in ("cooccurrence", "content"):  # each source has an order of its own
+        shop.link(source, "4", *zip(films, draw.permutation(np.linspace(0.001, 1.0, len(films))).tolist(), strict=True))
+    page = await shop.list(MAIN, user_id="u1", limit=10)
+    shown = page["items"]
+    while page["next_cursor"]:
+        page = await shop.list(MAIN, user_id="u1", limit=10, cursor=page["next_cursor"])
+        assert not page["degraded"]
+        shown += page["items"]
+    ids = [item["item_id"] for item in shown]
+    assert len(ids) == len(set(ids))
+    assert set(ids) >= set(films)
+    first = [item["score"] for item in shown[:200]]
+    assert first == sorted(first, reverse=True)
 
 
 async def test_weights_ask_the_named_sources_only(shop: Shop) -> None:

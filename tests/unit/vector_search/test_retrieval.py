@@ -183,7 +183,7 @@ def test_unknown_keys_and_empty_histories_say_nothing(world: World) -> None:
     stranger = UserQuery(np.array([12345, -7]), np.ones(2, np.float32), np.zeros(2, np.float32), 5)
     for found in world.ask(nobody, stranger):
         assert len(found.keys) == 0
-        assert found.features.shape == (6, 0)
+        assert found.features.shape == (7, 0)
         assert found.known == 0
 
 

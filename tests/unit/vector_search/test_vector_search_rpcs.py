@@ -49,7 +49,7 @@ async def nearest(replica: Replica, vector: Any, **changes: Any) -> pb.SearchByV
 class TestRetrieveCandidates:
     async def test_candidates_with_features_and_reasons(self, trained: Replica) -> None:
         keys, features, names, result = await trained.candidates(ALL[10:12], limit=7)
-        assert names == ["cooccurrence", "transition", "content", "nearest", "factors", "log_popularity"]
+        assert names == ["cooccurrence", "transition", "content", "nearest", "factors", "log_popularity", "in_model"]
         assert result.model_version == V1
         shares = dict(zip(keys, features[0], strict=True))
         # 12 is one step after 11 and two after 10; neither decays in cooccurrence.
