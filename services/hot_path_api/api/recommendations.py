@@ -204,7 +204,7 @@ class RecommendationRoutes:
             offset=read_cursor(asked.cursor),
             filter=read_filter(asked.filter, None),
         )
-        weights = read_weights(asked.weights) if asked.weights else None
+        weights = read_weights(asked.weights) if asked.weights is not None else None
         key = item_key(call.tenant, asked.item_type, item_id)
         written = await self._public_lists.get(
             "similar",
@@ -280,7 +280,7 @@ class RecommendationRoutes:
             exclude=read_excluded(tenant, asked.exclude, asked.item_type) if asked.exclude else (),
             diversity=asked.diversity,
             algorithm=asked.algorithm,
-            weights=read_weights(asked.weights) if asked.weights else None,
+            weights=read_weights(asked.weights) if asked.weights is not None else None,
             window=asked.window,
             explain=asked.explain,
             surface=asked.surface,
