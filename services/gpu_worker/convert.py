@@ -97,6 +97,7 @@ def run_to_message(run: TrainingRun) -> pb.GetTrainingResponse:
         activated=run.activated,
         message=run.message,
         report_json=json.dumps(run.report) if run.report else "",
+        activation_pending=run.activation_pending,
     )
 
 

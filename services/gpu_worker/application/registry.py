@@ -1,7 +1,7 @@
 """Which version serves: activation, rollback, what is kept."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +17,14 @@ class ModelListing:
     manifest: Manifest
     active: bool
     refused_because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Which version serves, and how often that was changed here: going forth and back leaves the same version."""
+
+    version: str
+    switches: int
 
 
 class ModelRegistry:
@@ -35,6 +43,7 @@ class ModelRegistry:
         self._announcer = announcer
         self._kept = kept
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._switches: Counter[str] = Counter()
 
     async def models(self, tenant: str) -> Sequence[ModelListing]:
         """List the versions, newest first."""
@@ -44,16 +53,32 @@ class ModelRegistry:
         """Tell which version serves."""
         return await asyncio.to_thread(self._store.active, tenant)
 
-    async def activate(self, tenant: str, version: str, *, force: bool = False) -> str:
+    async def standing(self, tenant: str) -> Standing:
+        """Tell where a tenant stands, for an activation that shall only take the place of that."""
+        return Standing((await self.active(tenant)).version, self._switches[tenant])
+
+    async def activate(
+        self, tenant: str, version: str, *, force: bool = False, instead_of: Standing | None = None
+    ) -> str:
         """Make a version the one that serves, and give the one before.
+
+        Args:
+            tenant: Whose version.
+            version: Its name.
+            force: Even if it is worse.
+            instead_of: Only if nothing was changed since, but by an activation of it that was broken off halfway.
 
         Raises:
             NotFoundError: There is no such version.
-            FailedPreconditionError: It is worse than the active one or than popularity and `force` is not set, or
-                vector_search refuses it.
+            FailedPreconditionError: It is worse than the active one or than popularity and `force` is not set,
+                vector_search refuses it, or another one serves than it shall take the place of.
         """
         async with self._locks[tenant]:
             active = await asyncio.to_thread(self._store.active, tenant)
+            if instead_of is not None and (
+                active.version not in {instead_of.version, version} or self._switches[tenant] != instead_of.switches
+            ):
+                raise FailedPreconditionError(f"version {version} was not activated: another was chosen meanwhile")
             fault = await asyncio.to_thread(self._find_fault, tenant, version, active)
             if fault and not force:
                 await asyncio.to_thread(self._note_refusal, tenant, version, fault)
@@ -96,6 +121,7 @@ class ModelRegistry:
         await self._index.activate(tenant, to.version)
         await asyncio.to_thread(self._store.set_active, tenant, to)
         await self._announcer.announce_model(tenant, to.version)
+        self._switches[tenant] += 1
 
     # --- in a thread ---
 

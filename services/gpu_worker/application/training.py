@@ -2,19 +2,26 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from gpu_worker.application.gathering import AttributeRoles, count_interactions, gather
-from gpu_worker.application.registry import ModelRegistry
+from gpu_worker.application.registry import ModelRegistry, Standing
 from gpu_worker.domain.ports import Announcer, Catalogue, ModelStore, Trainer, TrainingJob, VectorIndex
 from gpu_worker.domain.training import HoldOut, Progress, TrainingData
 from gpu_worker.domain.versions import Manifest, name_version
 from servicekit.clock import Clock
-from servicekit.errors import FailedPreconditionError, NotFoundError, ServiceError
+from servicekit.errors import (
+    DeadlineExceededError,
+    FailedPreconditionError,
+    NotFoundError,
+    ResourceExhaustedError,
+    ServiceError,
+    UnavailableError,
+)
 from servicekit.logs import get_logger
 
 _REMEMBERED_RUNS = 100
@@ -22,6 +29,10 @@ _GATHERED = 0.1  # the part of a run that is done when the data is gathered
 _TRAINED = 0.95
 # No training takes this long to write its version; whatever was begun before is a killed process's.
 _ABANDONED_MS = 24 * 3_600_000
+_ACTIVATE_AGAIN_S = 5.0
+_LONGEST_PAUSE_S = 600.0
+# Somebody did not answer, which says nothing about the version.
+_PASSING = (UnavailableError, DeadlineExceededError, ResourceExhaustedError)
 
 _log = get_logger(__name__)
 
@@ -40,6 +51,7 @@ class TrainingRun:
 
     Args:
         message: Why it failed or its version was not activated.
+        activation_pending: Whether the activation is tried again, since a service or a store did not answer.
         report: The manifest's report and metrics, empty until the version is written.
     """
 
@@ -51,6 +63,7 @@ class TrainingRun:
     version: str = ""
     activated: bool = False
     message: str = ""
+    activation_pending: bool = False
     report: Manifest | None = None
 
 
@@ -98,6 +111,7 @@ class TrainingService:
         self._new_token = new_token
         self._runs: OrderedDict[str, TrainingRun] = OrderedDict()
         self._tenants: set[str] = set()
+        self._wanted: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
 
@@ -120,10 +134,7 @@ class TrainingService:
         while len(self._runs) > _REMEMBERED_RUNS:
             self._runs.popitem(last=False)
         work = self._run(training_id, hold_out=hold_out, seed=seed, activate=activate)
-        # In a context of its own: the deadline of the call that starts a run is not the run's.
-        task = asyncio.create_task(work, name=f"training-{training_id}", context=Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(work, name=f"training-{training_id}")
         return training_id
 
     def get(self, training_id: str) -> TrainingRun:
@@ -164,8 +175,8 @@ class TrainingService:
         try:
             async with self._turn:
                 version = await self._make_version(training_id, tenant, hold_out, seed)
-                message = await self._activate(training_id, tenant, version) if activate else ""
-            activated = activate and not message
+                fault = await self._activate(training_id, tenant, version) if activate else None
+            activated, message = activate and fault is None, fault.message if fault else ""
             self._note(
                 training_id, state=RunState.SUCCEEDED, stage="done", progress=1.0, activated=activated, message=message
             )
@@ -209,14 +220,54 @@ class TrainingService:
         await self.clean_up()
         return version
 
-    async def _activate(self, training_id: str, tenant: str, version: str) -> str:
-        """Activate, and give why it was not."""
+    async def _activate(self, training_id: str, tenant: str, version: str) -> ServiceError | None:
+        """Activate, and give why it was not; when somebody did not answer it is tried again in the background."""
         self._note(training_id, stage="activating", progress=_TRAINED)
+        self._wanted[tenant] = version
         try:
-            await self._registry.activate(tenant, version)
+            before = await self._registry.standing(tenant)
+            try:
+                await self._registry.activate(tenant, version)
+            except _PASSING as error:
+                self._note(training_id, activation_pending=True)
+                self._begin(self._keep_activating(training_id, tenant, version, before), name=f"activation-{version}")
+                return error
         except ServiceError as error:
-            return error.message
-        return ""
+            return error
+        return None
+
+    async def _keep_activating(self, training_id: str, tenant: str, version: str, before: Standing) -> None:
+        """Activate when all answer again, unless a later training or a person has chosen another version by then."""
+        pause_s = _ACTIVATE_AGAIN_S
+        while True:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            try:
+                if self._wanted[tenant] != version:
+                    raise FailedPreconditionError(f"version {version} was not activated: a later one was trained")
+                await self._registry.activate(tenant, version, instead_of=before)
+            except _PASSING as error:
+                _log.warning(
+                    "the trained version cannot be activated, trying again",
+                    tenant=tenant,
+                    version=version,
+                    error=error.message,
+                    again_in_s=pause_s,
+                )
+            except ServiceError as error:
+                self._note(training_id, activation_pending=False, message=error.message)
+                _log.warning("the trained version is given up", tenant=tenant, version=version, error=error.message)
+                return
+            else:
+                self._note(training_id, activation_pending=False, activated=True, message="")
+                _log.info("the trained version was activated after all", tenant=tenant, version=version)
+                return
+
+    def _begin(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        # In a context of its own: the deadline of the call that starts a run is not the run's.
+        task = asyncio.create_task(work, name=name, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _part(self, training_id: str, begin: float, end: float) -> Progress:
         def tell(stage: str, done: float) -> None:

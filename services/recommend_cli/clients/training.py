@@ -15,7 +15,7 @@ from servicekit.errors import FailedPreconditionError
 from servicekit.rpc.client import RpcChannel
 
 _CALL_S: Final = 10.0
-_SWITCH_S: Final = 120.0  # vector_search builds and verifies before it switches
+_SWITCH_S: Final = 600.0  # vector_search builds and verifies before it switches, and waits for a slow store
 _POLL_S: Final = 0.2
 _TOO_LITTLE: Final = "training needs at least"  # the other precondition is that no training of the tenant runs
 
@@ -34,6 +34,7 @@ class Training:
     version: str
     activated: bool
     message: str
+    activation_pending: bool
     report: dict[str, Any]
 
 
@@ -89,7 +90,7 @@ class Trainer:
         if state.state != pb.TRAINING_STATE_SUCCEEDED:
             raise CommandError(f"Training failed: {state.message}")
         report = json.loads(state.report_json) if state.report_json else {}
-        return Training(state.version, state.activated, state.message, report)
+        return Training(state.version, state.activated, state.message, state.activation_pending, report)
 
     async def _start(self, request: pb.StartTrainingRequest) -> str:
         try:

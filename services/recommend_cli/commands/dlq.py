@@ -9,9 +9,11 @@ from typing import Annotated, Final
 import typer
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
-from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from recommend_cli.clients.log import opened_log
 from recommend_cli.console import OUT
@@ -61,7 +63,7 @@ def list_letters(
     if not letters:
         OUT.print("No dead letters")
         return
-    OUT.print(_letters_table(letters))
+    OUT.print(_letters_listing(letters))
 
 
 @dlq.command("show")
@@ -148,22 +150,15 @@ async def _retry(
         return await DeadLetters(log).retry(letter_ids), [letter for letter in found if letter.truncated]
 
 
-def _letters_table(letters: Sequence[DeadLetter]) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("letter", "put aside", "by"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("tries", justify="right")
-    table.add_column("error")
+def _letters_listing(letters: Sequence[DeadLetter]) -> RenderableType:
+    """Describe letters in two lines each, since beside all the rest an error would have no room in 80 columns."""
+    lines: list[RenderableType] = []
     for letter in letters:
-        again = f" [dim](sent again {_moment(letter.retried_ms)})[/]" if letter.retried_ms is not None else ""
-        table.add_row(
-            letter.letter_id,
-            _moment(letter.put_aside_ms),
-            escape(letter.consumer),
-            str(letter.attempts),
-            escape(letter.error[:_ERROR_LENGTH]) + again,
-        )
-    return table
+        aside = f"{_moment(letter.put_aside_ms)} by {letter.consumer}, {letter.attempts}. time"
+        lines.append(Text.assemble((letter.letter_id, "bold"), "  ", aside))
+        again = f" (sent again {_moment(letter.retried_ms)})" if letter.retried_ms is not None else ""
+        lines.append(Padding(Text.assemble(letter.error[:_ERROR_LENGTH], (again, "dim")), (0, 0, 0, 2)))
+    return Group(*lines)
 
 
 def _letter_table(letter: DeadLetter) -> Table:

@@ -41,10 +41,7 @@ def train(
     OUT.print(hold_out_table(training.report))
     OUT.print(f"Version {training.version} {'serves' if training.activated else 'does not serve'}")
     if not training.activated and not no_activate:
-        raise CommandError(
-            training.message,
-            hint=f"`recommend activate {training.version} --force{option_of(data_dir)}` serves it anyway",
-        )
+        raise CommandError(training.message, hint=_hint_of(training, data_dir))
 
 
 def models(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
@@ -112,6 +109,14 @@ def models_listing(listed: Sequence[Model], console: Console) -> RenderableType:
         spare=[*reversed([name for name in names if name != _JUDGED_BY]), *counts, "trained"],
     )
     return Group(table, *refused)
+
+
+def _hint_of(training: Training, data_dir: Path) -> str:
+    """Say how a version that was trained comes to serve."""
+    command = f"recommend activate {training.version}"
+    if training.activation_pending:
+        return f"gpu_worker tries again by itself; `{command}{option_of(data_dir)}` does so at once"
+    return f"`{command} --force{option_of(data_dir)}` serves it anyway"
 
 
 async def _train(data_dir: Path, hold_out: HoldOut, seed: int, *, activate: bool) -> Training:

@@ -1,6 +1,8 @@
 """The calls to a Qdrant server: each within its deadline, watched by a circuit breaker, failing with our errors."""
 
 import asyncio
+import random
+import time
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -13,15 +15,23 @@ from qdrant_client import grpc as pb
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
 from servicekit.deadline import remaining_s
-from servicekit.errors import AlreadyExistsError, InvalidArgumentError, UnavailableError
-from servicekit.rpc.breaker import CircuitBreaker
+from servicekit.errors import AlreadyExistsError, CircuitOpenError, InvalidArgumentError, UnavailableError
+from servicekit.logs import get_logger
+from servicekit.rpc.breaker import CircuitBreaker, CircuitState
 from servicekit.tasks import is_being_cancelled
 from vector_search.adapters.qdrant_errors import NOT_ITS_PART, qdrant_errors
+from vector_search.domain.patience import patience_s
 
 _DEFAULT_PORT = 6334
 _MARGIN_S = 0.01  # kept back, so that whoever asked can still answer without us
 _LEAST_S = 0.002
 _FAIR_S = 0.02  # who was given less and is late is not to blame
+_PATIENT_MARGIN_S = 0.5  # the same for those with patience, whose callers are told what to do about it
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+_LONGEST_CALL_S = 60.0  # of what is tried again with more time
+
+_log = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -45,7 +55,8 @@ def connect(url: str, *, api_key: str, rest_port: int, timeout_s: float) -> Asyn
             prefer_grpc=True,
             https=parts.scheme == "qdrants",
             api_key=api_key or None,
-            timeout=max(1, round(timeout_s)),  # the client counts in whole seconds; ours are kept here
+            # The client counts in whole seconds and for all calls alike; how long each may take is kept here.
+            timeout=max(1, round(timeout_s), round(_LONGEST_CALL_S)),
             check_compatibility=False,
             grpc_options={
                 "grpc.keepalive_time_ms": 20_000,
@@ -127,6 +138,8 @@ class _ModelCalls:
 class QdrantConnection:
     """One client of one server; used from one event loop, closed once.
 
+    A call fails at once when the server does not do its part, but see `patience`.
+
     Args:
         client: Connected by `connect`, or one that keeps everything in memory.
         timeout_s: The longest that a call may take, unless its caller gives it more.
@@ -195,7 +208,28 @@ class QdrantConnection:
         await self._client.close()
 
     async def _watched(self, what: str, work: Callable[[float], Awaitable[T]], timeout_s: float) -> T:
-        seconds = min(timeout_s, remaining_s() - _MARGIN_S)
+        """Make a call; those with patience make it again after ever longer pauses, each time with more time."""
+        if not patience_s():
+            return await self._attempt(what, work, min(timeout_s, remaining_s() - _MARGIN_S))
+        give_up = time.monotonic() + patience_s()
+        failures = 0
+        while True:
+            # The one call that tries whether an open circuit may close keeps the requests of users waiting.
+            is_probe = self._breaker.state is not CircuitState.CLOSED
+            longer_s = timeout_s if is_probe else max(timeout_s, min(timeout_s * 2**failures, _LONGEST_CALL_S))
+            try:
+                return await self._attempt(what, work, min(longer_s, remaining_s() - _PATIENT_MARGIN_S))
+            except UnavailableError as error:
+                pause_s = min(_FIRST_PAUSE_S * 2**failures, _LONGEST_PAUSE_S) * random.uniform(0.5, 1.5)
+                left_s = min(give_up - time.monotonic(), remaining_s() - _PATIENT_MARGIN_S)
+                if left_s - pause_s < _LEAST_S:
+                    raise
+                if not isinstance(error, CircuitOpenError):  # then nothing was sent
+                    failures += 1
+                    _log.warning("a call of Qdrant is made again", call=what, failures=failures, error=error.message)
+            await asyncio.sleep(pause_s)
+
+    async def _attempt(self, what: str, work: Callable[[float], Awaitable[T]], seconds: float) -> T:
         if seconds < _LEAST_S:
             raise UnavailableError(f"{what}: too little time was left to ask Qdrant")
         self._breaker.before_call()

@@ -8,17 +8,25 @@ import numpy as np
 
 from servicekit.arrays import Keys
 from servicekit.clock import Clock
-from servicekit.errors import FailedPreconditionError, NotFoundError, StartupError
+from servicekit.errors import (
+    DeadlineExceededError,
+    FailedPreconditionError,
+    NotFoundError,
+    StartupError,
+    UnavailableError,
+)
 from servicekit.logs import get_logger
 from vector_search.application.content import ContentVectors
 from vector_search.application.tenants import Serving, Tenant, Tenants
 from vector_search.domain.dense import Distance, Mark, Payload, Points, Space
 from vector_search.domain.model import ModelVersion
+from vector_search.domain.patience import patient
 from vector_search.domain.ports import ModelStore, Tail
 from vector_search.domain.recall import measure_recall
 
 _PAGE = 1_000
 _SAMPLES = 100
+_PATIENCE_S = 120.0  # so long one call of a slow or absent store is made again before an activation is given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +119,32 @@ class Versions:
         Raises:
             NotFoundError: There is no such version.
             FailedPreconditionError: It is damaged, or its recall is too low.
+            DeadlineExceededError: A store did not answer for minutes; what served goes on serving.
         """
+        try:
+            with patient(_PATIENCE_S):
+                return await self._activate(tenant_name, name, verified_by_another=verified_by_another)
+        except UnavailableError as error:
+            # Not as it came: whoever calls would take it for a short absence, and try again at once.
+            raise DeadlineExceededError(
+                f"version {name} could not be verified, and what served before goes on serving: activate it again"
+                f" when its stores answer ({error.message})"
+            ) from error
+
+    async def drop(self, tenant_name: str, name: str) -> None:
+        """Free what a version holds here.
+
+        Raises:
+            FailedPreconditionError: It is the active one.
+        """
+        async with self._locks.setdefault(tenant_name, asyncio.Lock()):
+            tenant = self._tenants.get(tenant_name)
+            if tenant.active.version.name == name:
+                raise FailedPreconditionError(f"version {name} is active: activate another one first", field="version")
+            if tenant.previous is not None and tenant.previous.version.name == name:
+                tenant.previous = None
+
+    async def _activate(self, tenant_name: str, name: str, *, verified_by_another: bool) -> Activated:
         is_measured = verified_by_another and self._content.is_shared
         async with self._locks.setdefault(tenant_name, asyncio.Lock()):
             tenant = self._tenants.get(tenant_name)
@@ -136,19 +169,6 @@ class Versions:
                     tenant.building.remove(serving)
             self._log.info("version activated", tenant=tenant_name, version=name, recall_at_10=recall)
             return Activated(before.version.name, recall)
-
-    async def drop(self, tenant_name: str, name: str) -> None:
-        """Free what a version holds here.
-
-        Raises:
-            FailedPreconditionError: It is the active one.
-        """
-        async with self._locks.setdefault(tenant_name, asyncio.Lock()):
-            tenant = self._tenants.get(tenant_name)
-            if tenant.active.version.name == name:
-                raise FailedPreconditionError(f"version {name} is active: activate another one first", field="version")
-            if tenant.previous is not None and tenant.previous.version.name == name:
-                tenant.previous = None
 
     async def _bring_up(self, tenant: Tenant, name: str, *, with_vectors: bool) -> Serving:
         version = await self._models.load(tenant.name, name, verify=True)

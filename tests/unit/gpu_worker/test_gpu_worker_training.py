@@ -15,6 +15,7 @@ import pytest
 from gpu_worker.adapters.folder_model_store import FolderModelStore
 from gpu_worker.adapters.training_process import ProcessTrainer
 from gpu_worker.api import SERVICE_NAME
+from gpu_worker.application import training
 from gpu_worker.application.building import Train, build_version
 from gpu_worker.bootstrap import Wiring
 from gpu_worker.domain.ports import Trainer, TrainingJob
@@ -30,7 +31,13 @@ from recommendation.vector_search.v1 import vector_search_pb2 as vector_pb
 from recommendation.vector_search.v1 import vector_search_pb2_grpc as vector_grpc
 from servicekit.arrays import Floats, pack_floats, pack_keys, unpack_floats
 from servicekit.clock import ManualClock
-from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, ServiceError
+from servicekit.errors import (
+    DeadlineExceededError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    ServiceError,
+)
 from servicekit.eventlog.memory import MemoryEventLog
 from servicekit.eventlog.port import NewRecord
 from servicekit.eventlog.topics import CONTENT_CHANGED, MODEL_PUBLISHED, default_specs
@@ -75,6 +82,7 @@ class FakeProfileStore(profile_grpc.ProfileStoreServiceServicer):
 class FakeVectorSearch(vector_grpc.VectorSearchServiceServicer):
     activated: list[str] = field(default_factory=list)
     refuses: bool = False
+    late: int = 0
 
     async def ExportEmbeddings(  # noqa: N802 - the proto names it
         self, _request: vector_pb.ExportEmbeddingsRequest, _: object
@@ -90,6 +98,9 @@ class FakeVectorSearch(vector_grpc.VectorSearchServiceServicer):
     ) -> vector_pb.ActivateVersionResponse:
         if self.refuses:
             raise FailedPreconditionError("recall is too low")
+        if self.late:
+            self.late -= 1
+            raise DeadlineExceededError("Qdrant did not answer")
         self.activated.append(request.version)
         return vector_pb.ActivateVersionResponse()
 
@@ -247,6 +258,49 @@ async def test_what_vector_search_refuses_does_not_serve(world: World) -> None:
     assert (run.activated, run.message) == (False, "recall is too low")
     assert world.store.active("t").version == good.version
     assert await world.published() == [good.version]
+
+
+async def test_what_could_not_be_verified_in_time_is_activated_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_ACTIVATE_AGAIN_S", 0.05)
+    good = await world.train(seed=2)
+    world.vectors.late = 3
+    training_id = await world.start(seed=2)
+
+    async def is_pending() -> bool:
+        return (await world.get(training_id)).activation_pending
+
+    await eventually(is_pending, interval_s=0.01)
+    assert world.store.active("t").version == good.version
+
+    async def activated() -> pb.GetTrainingResponse | None:
+        run = await world.get(training_id)
+        return run if run.activated else None
+
+    run = await eventually(activated)
+    assert run is not None
+    assert (run.state, run.message, run.activation_pending) == (pb.TRAINING_STATE_SUCCEEDED, "", False)
+    assert world.store.active("t").version == run.version
+    assert await world.published() == [good.version, run.version]
+
+
+async def test_what_a_person_chose_meanwhile_is_not_replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_ACTIVATE_AGAIN_S", 0.3)
+    first, second = await world.train(seed=2), await world.train(seed=2)
+    world.vectors.late = 1
+    pending = await world.train(seed=2)
+    assert (pending.activated, pending.activation_pending, pending.message) == (False, True, "Qdrant did not answer")
+    await world.activate(pending.version)
+    assert await world.roll_back() == second.version  # where it was, but chosen
+
+    async def given_up() -> bool:
+        runs = [run for run in world.wiring.training._runs.values() if run.version == pending.version]
+        return not runs[0].activation_pending and "another was chosen meanwhile" in runs[0].message
+
+    await eventually(given_up)
+    assert world.vectors.activated == [first.version, second.version, pending.version, second.version]
+    assert world.store.active("t").version == second.version
 
 
 async def test_rollback_goes_back_and_only_so_far(world: World) -> None:

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from recommend_cli import __main__ as main_module
 from recommend_cli.app import app
 from recommend_cli.clients.gateway import Recommendation, RecommendedList
-from recommend_cli.clients.training import HoldOut, Model, Trainer
+from recommend_cli.clients.training import HoldOut, Model, Trainer, Training
 from recommend_cli.commands.data import _show
-from recommend_cli.commands.models import hold_out_table, models_listing
+from recommend_cli.commands.models import _hint_of, hold_out_table, models_listing
 from recommend_cli.display import about, fitting_table, list_table, why
 from recommend_cli.errors import CommandError
 from recommend_cli.evaluation.protocols import ProtocolName
@@ -148,6 +148,14 @@ async def _refused_training(refusal: FailedPreconditionError) -> CommandError:
                 hold_out=HoldOut.TIME, seed=1, activate=True, on_progress=lambda *_: None
             )
     return refused.value
+
+
+def test_only_what_is_worse_is_forced() -> None:
+    worse = Training("v1", activated=False, message="worse", activation_pending=False, report={})
+    assert _hint_of(worse, DEFAULT_DATA_DIR) == "`recommend activate v1 --force` serves it anyway"
+    hint = _hint_of(replace(worse, activation_pending=True), DEFAULT_DATA_DIR)
+    assert "`recommend activate v1` does so at once" in hint
+    assert "--force" not in hint
 
 
 def test_a_stack_that_is_starting_is_not_asked(tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run(*arguments: str, data_dir: Path) -> Result:
-    return CliRunner().invoke(app, ["dlq", *arguments, "--data-dir", str(data_dir)], env={"COLUMNS": "200"})
+def _run(*arguments: str, data_dir: Path, columns: int = 200) -> Result:
+    return CliRunner().invoke(app, ["dlq", *arguments, "--data-dir", str(data_dir)], env={"COLUMNS": str(columns)})
 
 
 async def _count(data_dir: Path, topic: str) -> int:
@@ -62,6 +62,13 @@ def test_letters_are_listed_with_what_was_wrong(data_dir: Path) -> None:
         assert place in listed.output
     assert listed.output.count("nobody knows this item") == 2
     assert "No dead letters" in _run("list", "--topic", "content.changed", data_dir=data_dir).output
+
+
+def test_a_letter_takes_two_lines_of_80_columns(data_dir: Path) -> None:
+    lines = [line.rstrip() for line in _run("list", data_dir=data_dir, columns=80).output.splitlines()]
+    assert [line.partition("  ")[0] for line in lines[::2]] == [f"user.interactions.dlq/0/{place}" for place in (0, 1)]
+    assert all(line.endswith("nobody knows this item") for line in lines[1::2])
+    assert len(lines) == 4
 
 
 def test_a_letter_is_shown_as_its_topic_reads_it_or_as_it_is(data_dir: Path) -> None:
