@@ -26,6 +26,7 @@ class Edge(NamedTuple):
     source: str
     target: str
     port: int
+    protocol: str = "TCP"
 
 
 AMONG_STORES: Final = {
@@ -65,10 +66,22 @@ def asked_for(build: Build) -> set[Edge]:
     return edges
 
 
+def unmeant(build: Build) -> Iterator[str]:
+    """Tell of rules that Kubernetes passes over, and of ranges of ports, which are not read here."""
+    for policy in build.all("NetworkPolicy"):
+        name, spec = policy["metadata"]["name"], policy["spec"]
+        for direction in ("ingress", "egress"):
+            if direction in spec and direction.capitalize() not in spec["policyTypes"]:
+                yield f"{name} has rules of {direction}, which is none of its types"
+            for rule in spec.get(direction, []):
+                if any(port.keys() - {"port", "protocol"} for port in rule["ports"]):
+                    yield f"{name} lets a range of ports through"
+
+
 def _let_through(build: Build, direction: str, other_side: str) -> Iterator[Edge]:
     pods = pods_of(build)
     for policy in build.all("NetworkPolicy"):
-        if policy["metadata"]["name"] == _DNS:
+        if policy["metadata"]["name"] == _DNS or direction.capitalize() not in policy["spec"]["policyTypes"]:
             continue
         chosen = [pod.name for pod in pods if _selects(policy, pod)]
         for rule in policy["spec"].get(direction, []):
@@ -77,7 +90,7 @@ def _let_through(build: Build, direction: str, other_side: str) -> Iterator[Edge
                 for peer in peers:
                     for port in rule["ports"]:
                         source, target = (own, peer) if direction == "egress" else (peer, own)
-                        yield Edge(source, target, port["port"])
+                        yield Edge(source, target, port["port"], port.get("protocol", "TCP"))
 
 
 def _selects(policy: Manifest, pod: Pod) -> bool:

@@ -337,3 +337,67 @@ def test_every_copy_is_allowed_by_its_role() -> None:
     configuration = stack["Models"]["Properties"]["ReplicationConfiguration"]
     assert configuration["Role"] == "Copying.Arn"
     assert len({each["Priority"] for each in configuration["Rules"]}) == len(copied_to)
+
+
+# --- what a change of one value would break
+
+
+def kept_too_long(document: dict[str, Any]) -> list[str]:
+    """Tell of rules that keep longer than the headers of the gateway's public lists say."""
+    found = []
+    for name, each in document["Resources"].items():
+        if each["Type"] == "AWS::CloudFront::CachePolicy":
+            config = each["Properties"]["CachePolicyConfig"]
+            if (config["MinTTL"], config["DefaultTTL"], config["MaxTTL"]) != (0, 0, 300):
+                found.append(name)
+    return found
+
+
+def strayed(document: dict[str, Any]) -> list[str]:
+    """Tell of records that lead to the balancer, or the zone, of another region than their own."""
+    found = []
+    for name, each in document["Resources"].items():
+        properties = each["Properties"]
+        said = properties.get("SetIdentifier") or str(properties.get("Name", {}).get("Fn::Sub", ""))
+        region = next((region for region in REGIONS if said.startswith(region)), None)
+        if each["Type"] == "AWS::Route53::RecordSet" and region:
+            balancer = f"{region.title().replace('-', '')}Balancer"
+            alias = {
+                "DNSName": {"Ref": balancer},
+                "HostedZoneId": {"Ref": f"{balancer}Zone"},
+                "EvaluateTargetHealth": True,
+            }
+            if properties["AliasTarget"] != alias:
+                found.append(name)
+    return found
+
+
+def open_buckets(document: dict[str, Any]) -> list[str]:
+    """Tell of buckets that somebody could make public."""
+    blocks = {f"{verb}Public{what}" for verb, what in (("Block", "Acls"), ("Block", "Policy"), ("Ignore", "Acls"))}
+    blocks.add("RestrictPublicBuckets")
+    return [
+        name
+        for name, each in document["Resources"].items()
+        if each["Type"] == "AWS::S3::Bucket"
+        and each["Properties"]["PublicAccessBlockConfiguration"] != dict.fromkeys(blocks, True)
+    ]
+
+
+def test_nothing_is_kept_too_long_leads_astray_or_is_public() -> None:
+    assert kept_too_long(template("cdn.yaml")) == []
+    assert strayed(template("route53.yaml")) == []
+    assert open_buckets(template("models-bucket.yaml")) == []
+
+
+def test_a_change_of_one_value_is_found() -> None:
+    cdn = copy.deepcopy(template("cdn.yaml"))
+    cdn["Resources"]["PublicLists"]["Properties"]["CachePolicyConfig"]["MaxTTL"] = 3600
+    assert kept_too_long(cdn) == ["PublicLists"]
+    names = copy.deepcopy(template("route53.yaml"))
+    names["Resources"]["EuWest1Name"]["Properties"]["AliasTarget"]["DNSName"] = {"Ref": "UsEast1Balancer"}
+    names["Resources"]["UsEast1Default"]["Properties"]["AliasTarget"]["HostedZoneId"] = {"Ref": "EuWest1BalancerZone"}
+    assert strayed(names) == ["UsEast1Default", "EuWest1Name"]
+    bucket = copy.deepcopy(template("models-bucket.yaml"))
+    bucket["Resources"]["Models"]["Properties"]["PublicAccessBlockConfiguration"]["BlockPublicPolicy"] = False
+    assert open_buckets(bucket) == ["Models"]

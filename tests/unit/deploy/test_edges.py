@@ -5,7 +5,18 @@ import copy
 import pytest
 
 from deploy_support.builds import Build, build, with_an_agent
-from deploy_support.edges import ANYBODY, MONITORING, PEERED, THE_AGENTS, THE_WORLD, Edge, asked_for, let_in, let_out
+from deploy_support.edges import (
+    ANYBODY,
+    MONITORING,
+    PEERED,
+    THE_AGENTS,
+    THE_WORLD,
+    Edge,
+    asked_for,
+    let_in,
+    let_out,
+    unmeant,
+)
 from deploy_support.pods import pods_of
 from deploy_support.references import SOLVERS
 
@@ -23,6 +34,7 @@ def differences(whole: Build) -> list[str]:
         *(f"{edge} is asked for and not let in" for edge in arriving - into),
         *(f"{edge} is let out and nobody asks for it" for edge in out - leaving),
         *(f"{edge} is let in and nobody asks for it" for edge in into - arriving),
+        *unmeant(whole),
     ]
 
 
@@ -38,7 +50,14 @@ def test_everything_else_is_denied(name: str) -> None:
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     dns = build(name).get("NetworkPolicy", "allow-dns")["spec"]
     assert (dns["podSelector"], dns["policyTypes"]) == ({}, ["Egress"])
-    assert {(each["port"], each["protocol"]) for each in dns["egress"][0]["ports"]} == {(53, "UDP"), (53, "TCP")}
+    (rule,) = dns["egress"]
+    assert {(each["port"], each["protocol"]) for each in rule["ports"]} == {(53, "UDP"), (53, "TCP")}
+    assert rule["to"] == [  # one peer: the DNS of the cluster, and nobody else in its namespace or under its label
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+            "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+        }
+    ]
 
 
 @pytest.mark.parametrize("name", ["staging", "production"])
@@ -65,8 +84,16 @@ def test_the_laptop_talks_to_nobody() -> None:
 @pytest.mark.parametrize(
     ("policy", "direction", "found"),
     [
-        ("hot-path-api", "egress", "Edge(source='hot-path-api', target='vector-search', port=50051) is asked for"),
-        ("kafka", "ingress", "Edge(source='hot-path-api', target='kafka-broker', port=9092) is asked for"),
+        (
+            "hot-path-api",
+            "egress",
+            "Edge(source='hot-path-api', target='vector-search', port=50051, protocol='TCP') is asked for",
+        ),
+        (
+            "kafka",
+            "ingress",
+            "Edge(source='hot-path-api', target='kafka-broker', port=9092, protocol='TCP') is asked for",
+        ),
     ],
 )
 def test_an_edge_that_is_missing_is_found(policy: str, direction: str, found: str) -> None:
@@ -80,6 +107,34 @@ def test_an_edge_too_many_is_found() -> None:
     broken.get("NetworkPolicy", "redis")["spec"]["ingress"][0]["ports"].append({"port": 9121})
     edge = Edge("hot-path-api", "redis", 9121)
     assert differences(broken) == [f"{edge} is let in and nobody asks for it"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "direction"), [("redis", "ingress"), ("agents", "egress"), ("migrations", "egress")]
+)
+def test_rules_of_a_kind_that_a_policy_is_not_of_are_found(policy: str, direction: str) -> None:
+    broken = copy.deepcopy(with_an_agent("production"))
+    broken.get("NetworkPolicy", policy)["spec"]["policyTypes"] = [
+        {"ingress": "Egress", "egress": "Ingress"}[direction],
+    ]
+    found = differences(broken)
+    assert f"{policy} has rules of {direction}, which is none of its types" in found
+    assert any("is asked for and not let" in problem for problem in found)
+
+
+def test_another_protocol_is_found() -> None:
+    broken = copy.deepcopy(build("production"))
+    broken.get("NetworkPolicy", "redis")["spec"]["ingress"][0]["ports"][0]["protocol"] = "UDP"
+    assert differences(broken) == [
+        f"{Edge('hot-path-api', 'redis', 6379)} is asked for and not let in",
+        f"{Edge('hot-path-api', 'redis', 6379, 'UDP')} is let in and nobody asks for it",
+    ]
+
+
+def test_a_range_of_ports_is_found() -> None:
+    broken = copy.deepcopy(build("production"))
+    broken.get("NetworkPolicy", "redis")["spec"]["ingress"][0]["ports"][0]["endPort"] = 6400
+    assert differences(broken) == ["redis lets a range of ports through"]
 
 
 def test_a_setting_asks_for_its_edge() -> None:
