@@ -8,7 +8,8 @@ from servicekit.newcomers import SPACING, seat_newcomers
 
 def seated(scores: list[float], resemblance: list[float], new: list[int]) -> list[float]:
     is_new = np.isin(np.arange(len(scores)), new)
-    return seat_newcomers(np.array(scores, np.float32), np.array(resemblance, np.float32), is_new).tolist()
+    placed = seat_newcomers(np.array(scores, np.float32), np.array(resemblance, np.float32), is_new)
+    return [float(score) for score in placed]
 
 
 def test_a_newcomer_is_scored_as_the_known_item_that_resembles_as_much() -> None:
