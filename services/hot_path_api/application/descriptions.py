@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from hot_path_api.application.explanations import Explanations
 from hot_path_api.application.selector import Selector
-from hot_path_api.domain.candidates import TRENDING, Candidates, SourceQuery
+from hot_path_api.domain.candidates import TRENDING, SourceQuery
 from hot_path_api.domain.evidence import Evidence
 from hot_path_api.domain.items import Item
 from hot_path_api.domain.recommendations import Reason, ReasonCode, RecommendedItem
@@ -23,7 +23,6 @@ class Descriptions:
         items: Sequence[Item],
         evidence: Evidence,
         *,
-        pool: Candidates,
         question: SourceQuery,
         popular: ReasonCode,
         explain: bool,
@@ -34,7 +33,6 @@ class Descriptions:
         Args:
             items: The items.
             evidence: What is known of each.
-            pool: All candidates.
             question: Whose history the pool was made from.
             popular: Why an item is there that the history has nothing to do with.
             explain: Whether every contribution is asked for.
@@ -54,11 +52,11 @@ class Descriptions:
         if unread is not None:
             errors = [*errors, unread]
         causes = dict(zip(keys, found, strict=True))
-        names = [name if name in pool.shares else "" for name in pool.names]
         without_cause, filling = (Reason(popular),), (Reason(ReasonCode.FALLBACK),)
         described = []
-        for item, score, row, key in zip(items, evidence.scores, evidence.features, evidence.causes, strict=True):
-            sources = {name: share for name, share in zip(names, row, strict=True) if share and name}
+        names = evidence.sources
+        for item, score, shares, key in zip(items, evidence.scores, evidence.shares, evidence.causes, strict=True):
+            sources = {name: share for name, share in zip(names, shares, strict=True) if share}
             reasons = explained.get(item.key)
             if reasons is None:
                 cause = causes.get(key) if key is not None else None

@@ -104,7 +104,6 @@ class Pipeline:
         items, errors = await self._descriptions.describe(
             chosen.items[page],
             _evidence_at(chosen.ranks[page], found),
-            pool=found.pool,
             question=question,
             popular=ReasonCode.FALLBACK if strategy == FALLBACK else ReasonCode.TRENDING,
             explain=query.explain,

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hot_path_api.application.selector import SLACK
 from hot_path_api.application.sources import CandidateSource
 from hot_path_api.domain.blend import NOTHING_RANKED, Ranked, rank_all
 from hot_path_api.domain.candidates import NO_CANDIDATES, Candidates, SourceQuery, pool_of
@@ -31,6 +30,7 @@ PROFILE = "profile"
 # that hits the profile must not cost the sources too, and a personal list a moment late is better than a popular one.
 _LEAST_S = 0.04
 CANDIDATES_EACH = 3  # for each item of a page, at least
+_SPARE = 2  # so many of a page's items may be gone or hidden before what is told of it is laid out once more
 _MAX_BATCH = 128  # about 4 ms of work for vector_search
 
 
@@ -132,7 +132,7 @@ class Retrieval:
         for wish, each, own in zip(wishes, found, ranked, strict=True):
             each.ranked = own.with_first(self._first_candidates(wish.query))
         shown = [
-            Shown(each.pool, each.ranked, each.question, slice(wish.query.offset + wish.query.limit + 1 + SLACK))
+            Shown(each.pool, each.ranked, each.question, slice(wish.query.offset + wish.query.limit + _SPARE))
             for wish, each in zip(wishes, found, strict=True)
         ]
         for each, evidence in zip(found, evidence_of(shown), strict=True):

@@ -12,7 +12,7 @@ from servicekit.errors import ServiceError
 from servicekit.filters import Filter
 
 # A few more are looked up than are wanted, because some may be gone or hidden by now.
-SLACK = 4
+_SLACK = 4
 _CHUNK = 100
 _DIVERSITY_POOL = 200
 
@@ -83,7 +83,7 @@ class Selector:
 
     async def _take(self, keys: Keys, want: int, conditions: Conditions, timeout_s: float) -> Chosen:
         chosen = Chosen([], [])
-        begin, size = 0, want + SLACK
+        begin, size = 0, want + _SLACK
         now_ms = self._clock.now_ms()
         while begin < len(keys):
             wanted = keys[begin : begin + size].tolist()

@@ -42,7 +42,7 @@ class Blend:
         self.is_learned = is_learned
         self.terms = tuple(term for term in terms if term.weight)
         self.features = frozenset(term.feature for term in self.terms)
-        self._plans: dict[tuple[str, ...], tuple[Floats, Floats | None]] = {}
+        self._plans: dict[tuple[str, ...], tuple[Floats, Places, Floats]] = {}
 
     @classmethod
     def of_weights(cls, weights: Mapping[str, float]) -> Self:
@@ -55,14 +55,22 @@ class Blend:
 
     def score(self, names: tuple[str, ...], features: Floats) -> Floats:
         """Give float32[N], higher is better, for candidates with features float32[F, N] of these names."""
-        linear, roots = self._plan(names)
+        linear, rooted, roots = self._plan(names)
         scores: Floats = linear @ features
-        if roots is not None:
-            scores += roots @ np.copysign(np.sqrt(np.abs(features)), features)
+        if len(rooted):
+            signed = features.take(rooted, axis=0)
+            magnitudes = np.abs(signed)
+            np.sqrt(magnitudes, out=magnitudes)
+            scores += roots @ np.copysign(magnitudes, signed, out=magnitudes)
         return scores
 
-    def _plan(self, names: tuple[str, ...]) -> tuple[Floats, Floats | None]:
-        """Lay the weights out along the rows of features with these names; there are only a few such layouts."""
+    def _plan(self, names: tuple[str, ...]) -> tuple[Floats, Places, Floats]:
+        """Lay the weights out along the rows of features with these names; there are only a few such layouts.
+
+        Returns:
+            float32[F], what each row is multiplied by; intp[R], the rows of which the roots count too; float32[R], what
+            these are multiplied by.
+        """
         plan = self._plans.get(names)
         if plan is None:
             linear, roots = (
@@ -75,7 +83,8 @@ class Blend:
                 )
                 for transform in (Transform.LINEAR, Transform.SQRT)
             )
-            plan = self._plans[names] = (linear, roots if roots.any() else None)
+            (rooted,) = roots.nonzero()
+            plan = self._plans[names] = (linear, rooted, roots[rooted])
         return plan
 
 

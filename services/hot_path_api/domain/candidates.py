@@ -100,6 +100,13 @@ def share_rows(names: tuple[str, ...], shares: frozenset[str]) -> Floats:
     return np.array([name in shares for name in names], np.float32)
 
 
+@lru_cache(maxsize=100)
+def share_places(names: tuple[str, ...], shares: frozenset[str]) -> tuple[tuple[str, ...], Places]:
+    """Give the names of the rows that are shares, and intp[S], where they stand."""
+    places = [place for place, name in enumerate(names) if name in shares]
+    return tuple(names[place] for place in places), np.array(places, np.intp)
+
+
 def pool_of(parts: Sequence[Candidates], *, enough: int) -> Candidates:
     """Make one pool of the sources' answers: all of them, unless the first source found enough by itself."""
     if not parts or len(parts[0].keys) < enough:

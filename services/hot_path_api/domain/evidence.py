@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hot_path_api.domain.blend import Ranked
-from hot_path_api.domain.candidates import Candidates, Places, SourceQuery
+from hot_path_api.domain.candidates import Candidates, Places, SourceQuery, share_places
 from servicekit.arrays import Ints
 
 _DECIMALS = 6
@@ -19,13 +19,15 @@ class Evidence:
     """Of some candidates, one after the other.
 
     Args:
+        sources: The names of those who gave shares.
         scores: What the blend gave.
-        features: The pool's features, a row for each candidate.
+        shares: What each source gave, a row for each candidate.
         causes: The key of the history item that gave most; None where none did, or one that was disliked.
     """
 
+    sources: Sequence[str]
     scores: Sequence[float]
-    features: Sequence[Sequence[float]]
+    shares: Sequence[Sequence[float]]
     causes: Sequence[int | None]
 
     def at(self, ranks: Sequence[int]) -> "Evidence | None":
@@ -34,13 +36,16 @@ class Evidence:
             return NO_EVIDENCE
         if max(ranks) >= len(self.scores):
             return None
-        scores, features, causes = self.scores, self.features, self.causes
+        scores, shares, causes = self.scores, self.shares, self.causes
         return Evidence(
-            [scores[rank] for rank in ranks], [features[rank] for rank in ranks], [causes[rank] for rank in ranks]
+            self.sources,
+            [scores[rank] for rank in ranks],
+            [shares[rank] for rank in ranks],
+            [causes[rank] for rank in ranks],
         )
 
 
-NO_EVIDENCE = Evidence((), (), ())
+NO_EVIDENCE = Evidence((), (), (), ())
 
 
 @dataclass(slots=True)
@@ -56,22 +61,23 @@ class Shown:
 def evidence_of(lists: Sequence[Shown]) -> list[Evidence]:
     """Lay out what is known of the candidates of each list; those of pools of one layout in one pass."""
     found = [NO_EVIDENCE] * len(lists)
-    alike: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    alike: defaultdict[tuple[tuple[str, ...], frozenset[str]], list[int]] = defaultdict(list)
     for at, each in enumerate(lists):
         if len(each.pool.keys):
-            alike[each.pool.names].append(at)
-    for members in alike.values():
+            alike[each.pool.names, each.pool.shares].append(at)
+    for layout, members in alike.items():
+        sources, rows = share_places(*layout)
         shown = [lists[at] for at in members]
         places = [each.ranked.places[each.ranks] for each in shown]
         features = [each.pool.features.take(own, axis=1) for each, own in zip(shown, places, strict=True)]
         because = [each.pool.because.take(own) for each, own in zip(shown, places, strict=True)]
-        rows = _rounded(np.concatenate(features, axis=1).T)
+        shares = _rounded(np.concatenate(features, axis=1).take(rows, axis=0).T)
         scores = _rounded(np.concatenate([each.ranked.scores[each.ranks] for each in shown]))
         causes = _causes(because, [each.question for each in shown])
         end = 0
         for at, own in zip(members, places, strict=True):
             begin, end = end, end + len(own)
-            found[at] = Evidence(scores[begin:end], rows[begin:end], causes[begin:end])
+            found[at] = Evidence(sources, scores[begin:end], shares[begin:end], causes[begin:end])
     return found
 
 

@@ -41,7 +41,8 @@ def shown(pool: Candidates, question: SourceQuery, ranks: slice) -> Shown:
 def test_it_stands_in_the_order_of_the_list_and_names_who_speaks_for_each() -> None:
     (evidence,) = evidence_of([shown(pool([0.1234567, 0.9, 0.5, 0.7], [0, 2, 1, -1]), QUESTION, slice(None))])
     assert evidence.scores == [0.9, 0.7, 0.5, 0.123457]
-    assert evidence.features == [[0.9, 7.0], [0.7, 7.0], [0.5, 7.0], [0.123457, 7.0]]
+    assert evidence.sources == ("a",)
+    assert evidence.shares == [[0.9], [0.7], [0.5], [0.123457]]  # a feature that is no share of a source is not told
     assert evidence.causes == [90, None, None, 70]  # nobody gave to the second; what gave to the third was disliked
 
 
