@@ -12,11 +12,12 @@ from hot_path_api.application.selector import Chosen, Conditions, Selector
 from hot_path_api.application.served import ServedLists
 from hot_path_api.application.sources import TrendingSource, popular_candidates
 from hot_path_api.domain.blend import Ranked, rank
-from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates, SourceQuery, pool_of
+from hot_path_api.domain.candidates import NO_CANDIDATES, TRENDING, Candidates, SourceQuery
 from hot_path_api.domain.events import ListServed
 from hot_path_api.domain.evidence import NO_EVIDENCE, Evidence, Shown, evidence_of
 from hot_path_api.domain.fallback import fallback_items, fallback_popularity
 from hot_path_api.domain.plan import Plan
+from hot_path_api.domain.pools import pool_of
 from hot_path_api.domain.ranking import top_up
 from hot_path_api.domain.recommendations import (
     MAX_DEPTH,

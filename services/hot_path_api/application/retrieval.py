@@ -6,20 +6,22 @@ batch, and what numpy does to one user's arrays it does to all of them at once.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from hot_path_api.application.sources import CandidateSource
 from hot_path_api.domain.blend import NOTHING_RANKED, Ranked, rank_all
-from hot_path_api.domain.candidates import NO_CANDIDATES, Candidates, SourceQuery, pool_of
+from hot_path_api.domain.candidates import NO_CANDIDATES, Candidates, SourceQuery
 from hot_path_api.domain.evidence import NO_EVIDENCE, Evidence, Shown, evidence_of
 from hot_path_api.domain.plan import Plan
+from hot_path_api.domain.pools import pools_of
 from hot_path_api.domain.ports import Profiles
 from hot_path_api.domain.recommendations import MAX_DEPTH, RecommendationQuery
 from hot_path_api.domain.users import NOBODY, UserContext, with_session
 from servicekit import metrics
+from servicekit.arrays import Floats
 from servicekit.batching import MicroBatcher
 from servicekit.clock import Clock
 from servicekit.errors import ServiceError
@@ -111,13 +113,13 @@ class Retrieval:
         """Give what is known of a user, and the candidates with their scores."""
         query = wish.query
         if not query.is_personal:
-            return Found(self._question(query, NOBODY))
+            return Found(self._question_of(query, NOBODY))
         try:
             # The parts have deadlines of their own; this one is for the queue, and lets them be missed first.
             return await self._batcher.submit(wish, timeout_s=self._limits.budget_s + 2 * _LEAST_S)
         except ServiceError as error:
             missing = {PROFILE: error} | {each.name: error for each in self._sources}
-            return Found(self._question(query, with_session(NOBODY, query.session)), missing=missing)
+            return Found(self._question_of(query, with_session(NOBODY, query.session)), missing=missing)
 
     async def _retrieve(self, wishes: list[Wish]) -> list[Found]:
         started = time.perf_counter()
@@ -126,10 +128,10 @@ class Retrieval:
         known = time.perf_counter()
         parts = await self._ask_sources(wishes, found, until)
         asked = time.perf_counter()
-        for wish, each, answers in zip(wishes, found, parts, strict=True):
-            each.pool = pool_of(answers, enough=CANDIDATES_EACH * wish.query.limit)
-        ranked = rank_all([(wish.plan.blend, each.pool) for wish, each in zip(wishes, found, strict=True)])
-        for wish, each, own in zip(wishes, found, ranked, strict=True):
+        pools = pools_of(parts, enough=[CANDIDATES_EACH * wish.query.limit for wish in wishes])
+        ranked = rank_all([(wish.plan.blend, pool) for wish, pool in zip(wishes, pools, strict=True)])
+        for wish, each, pool, own in zip(wishes, found, pools, ranked, strict=True):
+            each.pool = pool
             each.ranked = own.with_first(self._first_candidates(wish.query))
         shown = [
             Shown(each.pool, each.ranked, each.question, slice(wish.query.offset + wish.query.limit + _SPARE))
@@ -151,7 +153,8 @@ class Retrieval:
             except ServiceError as error:
                 contexts = [error] * len(users)
         answers = iter(contexts)
-        found = []
+        known: list[UserContext] = []
+        missing_of: list[dict[str, ServiceError]] = []
         for wish in wishes:
             query = wish.query
             context: UserContext | ServiceError = next(answers) if query.user_id else NOBODY
@@ -161,11 +164,26 @@ class Retrieval:
                 context = NOBODY
             if query.session:
                 context = with_session(context, query.session)
-            found.append(Found(self._question(query, context), missing=missing))
-        return found
+            known.append(context)
+            missing_of.append(missing)
+        questions = self._questions([wish.query for wish in wishes], known)
+        return [Found(question, missing=missing) for question, missing in zip(questions, missing_of, strict=True)]
 
-    def _question(self, query: RecommendationQuery, context: UserContext) -> SourceQuery:
-        ages_s = (self._clock.now_ms() - context.history_times_ms) * np.float32(0.001)
+    def _question_of(self, query: RecommendationQuery, context: UserContext) -> SourceQuery:
+        (question,) = self._questions([query], [context])
+        return question
+
+    def _questions(
+        self, queries: Sequence[RecommendationQuery], contexts: Sequence[UserContext]
+    ) -> Iterator[SourceQuery]:
+        times_ms = np.concatenate([context.history_times_ms for context in contexts])
+        ages_s = np.maximum((self._clock.now_ms() - times_ms) * np.float32(0.001), 0.0, dtype=np.float32)
+        end = 0
+        for query, context in zip(queries, contexts, strict=True):
+            begin, end = end, end + len(context.history_times_ms)
+            yield self._question(query, context, ages_s[begin:end])
+
+    def _question(self, query: RecommendationQuery, context: UserContext, ages_s: Floats) -> SourceQuery:
         exclude = context.seen_keys
         if query.exclude:
             exclude = np.concatenate([exclude, np.array(query.exclude, np.int64)])
@@ -174,7 +192,7 @@ class Retrieval:
             tenant=query.tenant,
             history_keys=context.history_keys,
             history_weights=context.history_weights,
-            history_ages_s=np.maximum(ages_s, 0.0, dtype=np.float32),
+            history_ages_s=ages_s,
             exclude_keys=exclude,
             filter=query.filter,
             # The same for most pages of a list, so that these are parts of one order.

@@ -1,6 +1,6 @@
-"""Candidates with their features, and how the answers of several sources become one pool."""
+"""Candidates with their features, and what a source is asked for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -105,88 +105,3 @@ def share_places(names: tuple[str, ...], shares: frozenset[str]) -> tuple[tuple[
     """Give the names of the rows that are shares, and intp[S], where they stand."""
     places = [place for place, name in enumerate(names) if name in shares]
     return tuple(names[place] for place in places), np.array(places, np.intp)
-
-
-def pool_of(parts: Sequence[Candidates], *, enough: int) -> Candidates:
-    """Make one pool of the sources' answers: all of them, unless the first source found enough by itself."""
-    if not parts or len(parts[0].keys) < enough:
-        return merge(parts)
-    pool = parts[0]
-    for part in parts[1:]:
-        pool = join(pool, part)
-    return pool
-
-
-def join(pool: Candidates, other: Candidates) -> Candidates:
-    """Add to a pool what another source says of the candidates in it, and none of that source's own.
-
-    It is the cheaper way, and the right one for a pool that is large enough: the blend was fitted on what retrieval
-    finds, and the model's columns are not known of others.
-    """
-    if not len(other.keys):
-        return pool
-    order = other.keys.argsort()
-    keys = other.keys[order]
-    places = keys.searchsorted(pool.keys)
-    places[places == len(keys)] = 0
-    found = keys.take(places) == pool.keys
-    own = len(pool.names)
-    features = np.empty((own + len(other.names), len(pool.keys)), np.float32)
-    features[:own] = pool.features
-    np.multiply(other.features.take(order.take(places), axis=1), found, out=features[own:])
-    return Candidates(
-        keys=pool.keys,
-        names=pool.names + other.names,
-        features=features,
-        because=pool.because,
-        shares=pool.shares | other.shares,
-        model_version=pool.model_version,
-    )
-
-
-def merge(parts: Sequence[Candidates]) -> Candidates:
-    """Make one pool of the answers of several sources; each source names features of its own.
-
-    A candidate that a source did not name has a share of 0 from it. Any other feature that it lacks (a column of the
-    model, such as its popularity) is unknown and taken as the mean of those that have it. With one part only, that
-    part is returned as it is; otherwise the pool is sorted by key.
-
-    Args:
-        parts: The answers; where two give a reason for the same candidate, the earlier one's stands.
-    """
-    parts = [part for part in parts if len(part.keys)]
-    if not parts:
-        return NO_CANDIDATES
-    if len(parts) == 1:
-        return parts[0]
-    keys = np.concatenate([part.keys for part in parts])
-    order = keys.argsort(kind="stable")
-    keys = keys[order]
-    is_first = np.empty(len(keys), np.bool_)
-    is_first[0] = True
-    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
-    places = np.empty(len(keys), np.intp)
-    places[order] = is_first.cumsum() - 1
-    keys = keys[is_first]
-
-    names = tuple(name for part in parts for name in part.names)
-    features = np.zeros((len(names), len(keys)), np.float32)
-    because = np.full(len(keys), -1, np.int32)
-    row, end = len(names), len(places)
-    for part in reversed(parts):
-        row, begin = row - len(part.names), end - len(part.keys)
-        mine, end = places[begin:end], begin
-        if len(mine) < len(keys):
-            for offset, name in enumerate(part.names):
-                if name not in part.shares:
-                    features[row + offset] = part.features[offset].mean()
-        features[row : row + len(part.names), mine] = part.features
-        because[mine] = np.where(part.because >= 0, part.because, because[mine])
-    return Candidates(
-        keys=keys,
-        names=names,
-        features=features,
-        because=because,
-        shares=frozenset[str]().union(*(part.shares for part in parts)),
-        model_version=next((part.model_version for part in parts if part.model_version), ""),
-    )

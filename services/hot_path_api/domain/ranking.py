@@ -3,7 +3,8 @@
 import numpy as np
 
 from hot_path_api.domain.blend import Ranked, in_order
-from hot_path_api.domain.candidates import TRENDING, Candidates, merge
+from hot_path_api.domain.candidates import TRENDING, Candidates
+from hot_path_api.domain.pools import merge
 from servicekit.arrays import Floats
 
 

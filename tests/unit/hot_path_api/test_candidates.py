@@ -14,7 +14,8 @@ from hot_path_api.domain.blend import (
     rank,
     rank_all,
 )
-from hot_path_api.domain.candidates import NO_CANDIDATES, Candidates, join, merge
+from hot_path_api.domain.candidates import NO_CANDIDATES, Candidates
+from hot_path_api.domain.pools import join_all, merge, pools_of
 from hot_path_api.domain.ranking import top_up
 
 
@@ -75,11 +76,39 @@ def test_merging_agrees_with_a_plain_way(subtests: pytest.Subtests) -> None:
 
 def test_joining_adds_features_and_no_candidates() -> None:
     pool = candidates([30, 10, 99], {"a": [0.3, 0.1, 0.2]}, because=0)
-    joined = join(pool, candidates([20, 10, 30], {"graph": [0.5, 0.7, 0.2]}, because=1))
+    (joined,) = join_all([pool], [candidates([20, 10, 30], {"graph": [0.5, 0.7, 0.2]}, because=1)])
     assert joined.keys.tolist() == [30, 10, 99]
+    assert joined.names == ("a", "graph")
     np.testing.assert_allclose(joined.features, [[0.3, 0.1, 0.2], [0.2, 0.7, 0.0]])
     assert joined.because.tolist() == [0, 0, 0]
-    assert join(pool, NO_CANDIDATES) is pool
+    assert joined.shares == {"a", "graph"}
+    assert join_all([pool], [NO_CANDIDATES]) == [pool]
+
+
+@given(st.data())
+def test_many_pools_are_joined_each_as_a_plain_way_joins_it(data: st.DataObject) -> None:
+    keys = st.lists(st.integers(0, 12), unique=True, max_size=6)
+    pools = [candidates(own, {"a": [float(key) for key in own]}) for own in data.draw(st.lists(keys, max_size=5))]
+    others = [
+        candidates(own, {"b": [key + 0.5 for key in own], "c": [-float(key) for key in own]})
+        for own in data.draw(st.lists(keys, min_size=len(pools), max_size=len(pools)))
+    ]
+    for pool, other, joined in zip(pools, others, join_all(pools, others), strict=True):
+        given = dict(zip(other.keys.tolist(), other.features.T.tolist(), strict=True))
+        expected = [[float(key), *given.get(key, [0.0, 0.0])] for key in pool.keys.tolist()]
+        assert joined.keys is pool.keys
+        assert joined.features.T.tolist() == (expected if given else pool.features.T.tolist())
+
+
+def test_a_pool_is_joined_where_the_first_source_found_enough_and_merged_where_not() -> None:
+    tables, graph = candidates([30, 10], {"a": [0.3, 0.1]}), candidates([20, 10], {"graph": [0.5, 0.7]})
+    third = candidates([30], {"b": [0.9]})
+    joined, merged, alone, none = pools_of([[tables, graph, third], [tables, graph], [tables], []], enough=[2, 3, 2, 1])
+    assert joined.keys.tolist() == [30, 10]
+    np.testing.assert_allclose(joined.features, [[0.3, 0.1], [0.0, 0.7], [0.9, 0.0]])
+    assert merged.keys.tolist() == [10, 20, 30]
+    assert alone is tables
+    assert none is NO_CANDIDATES
 
 
 def test_the_blend_weighs_transformed_features() -> None:
