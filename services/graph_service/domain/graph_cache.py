@@ -126,4 +126,4 @@ class GraphCache:
     def due(self, keys: Iterable[int], now_s: float) -> list[int]:
         """Give the items whose lists are here and should be computed again."""
         lists = self.contents.lists
-        return [key for key, found in lists.use(keys).items() if lists.is_due(found, now_s)]
+        return [key for key in keys if (found := lists.find(key)) is not None and lists.is_due(found, now_s)]

@@ -100,8 +100,9 @@ class RelatedLists:
     def use(self, keys: Iterable[int]) -> dict[int, RelatedList]:
         """Give the lists of those items that have one, and count them as used."""
         found = {key: each for key in keys if (each := self._lists.get(key)) is not None}
-        for key in found:
-            self._lists.move_to_end(key)
+        if len(self._lists) > self._capacity // 2:  # before that none has to go soon, and who was used last matters not
+            for key in found:
+                self._lists.move_to_end(key)
         return found
 
     def put(self, key: int, computed: RelatedList) -> None:
