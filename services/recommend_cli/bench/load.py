@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,8 @@ class LoadResult:
     """The answers in the order in which they came, as columns of one length.
 
     `requests` are the positions in the list of requests (int64), `due` and `ended` seconds of one clock (float64),
-    `answers` whole answers, head and body, empty for a connection that was lost.
+    `answers` whole answers, head and body, empty for a connection that was lost. `seconds` is the time from the first
+    request to the last answer.
     """
 
     requests: npt.NDArray[np.int64]
@@ -46,6 +47,19 @@ class LoadResult:
     ended: npt.NDArray[np.float64]
     answers: Sequence[bytes]
     generator_cpu_s: float
+    seconds: float
+
+    @classmethod
+    def joined(cls, turns: Sequence[Self]) -> Self:
+        """Make one result of a load that was put on in several turns."""
+        return cls(
+            requests=np.concatenate([turn.requests for turn in turns]),
+            due=np.concatenate([turn.due for turn in turns]),
+            ended=np.concatenate([turn.ended for turn in turns]),
+            answers=[answer for turn in turns for answer in turn.answers],
+            generator_cpu_s=sum(turn.generator_cpu_s for turn in turns),
+            seconds=sum(turn.seconds for turn in turns),
+        )
 
     @property
     def count(self) -> int:
@@ -53,13 +67,8 @@ class LoadResult:
         return len(self.requests)
 
     @property
-    def seconds(self) -> float:
-        """From the first request to the last answer."""
-        return float(self.ended.max() - self.due.min())
-
-    @property
     def requests_per_s(self) -> float:
-        """Answers over that time."""
+        """Answers over the time that they took."""
         return self.count / self.seconds
 
     def latency_ms(self, percentile: float) -> float:
@@ -123,4 +132,5 @@ def _read(path: Path) -> LoadResult:
             ended=result["ended"],
             answers=[blob[start:end] for start, end in zip(starts, ends, strict=True)],
             generator_cpu_s=float(result["cpu_s"]),
+            seconds=float(result["ended"].max() - result["due"].min()),
         )

@@ -1,6 +1,7 @@
 """How much CPU each process of a stack used during a run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import psutil
 
@@ -10,21 +11,28 @@ from recommend_cli.stack.usage import usage_of
 
 
 class CpuMeter:
-    """Reads the CPU clocks of processes; made before a run, asked after it."""
+    """Reads the CPU clocks of processes before and after each turn of a load."""
 
     def __init__(self, processes: Mapping[str, psutil.Process | None]) -> None:
         self._processes = processes
-        self._before = self._read()
+        self._spent_s = dict.fromkeys(processes, 0.0)
 
     @classmethod
     def of_stack(cls, state: StackState) -> "CpuMeter":
         """Measure all services."""
         return cls({name: process_of(service) for name, service in state.services.items()})
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count what is used during this block."""
+        before = self._read()
+        yield
+        for name, after_s in self._read().items():
+            self._spent_s[name] += after_s - before[name]
+
     def milliseconds_per(self, requests: int) -> dict[str, float]:
-        """Give each process's CPU milliseconds a request since the start, and their total."""
-        after = self._read()
-        spent = {name: (after[name] - before) * 1000 / requests for name, before in self._before.items()}
+        """Give each process's CPU milliseconds a request, and their total."""
+        spent = {name: spent_s * 1000 / requests for name, spent_s in self._spent_s.items()}
         return {**spent, "total": sum(spent.values())}
 
     def _read(self) -> dict[str, float]:

@@ -1,14 +1,17 @@
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from recommend_cli.bench.answers import count_degraded, find_wrong_answers
 from recommend_cli.bench.load import LoadResult, Target, run_load
+from recommend_cli.bench.processes import CpuMeter
 from servicekit.identity import item_key
 
 _Answer = Callable[[str], Awaitable[bytes]]
@@ -129,11 +132,36 @@ def _answer(ids: Sequence[str], *, degraded: Sequence[str] = ()) -> bytes:
     ],
 )
 def test_wrong_answers_are_found(answer: bytes, fault: str) -> None:
-    result = LoadResult(np.array([0]), np.array([0.0]), np.array([1.0]), [answer], 0.0)
+    result = LoadResult(np.array([0]), np.array([0.0]), np.array([1.0]), [answer], 0.0, 1.0)
     wrong = find_wrong_answers(result, ["u"], {"u": frozenset([_SEEN])}, ("x", "y"), tenant="tenant", limit=2)
     assert dict(wrong) == ({fault: 1} if fault else {})
 
 
 def test_degraded_answers_are_counted() -> None:
     answers = [_answer(["a"]), _answer(["a"], degraded=["graph"])]
-    assert count_degraded(LoadResult(np.zeros(2, int), np.zeros(2), np.ones(2), answers, 0.0)) == 1
+    assert count_degraded(LoadResult(np.zeros(2, int), np.zeros(2), np.ones(2), answers, 0.0, 1.0)) == 1
+
+
+def test_turns_of_a_load_are_one_load_without_what_was_between_them() -> None:
+    first = LoadResult(np.array([0, 1]), np.array([10.0, 11.0]), np.array([11.0, 12.0]), [b"a", b"b"], 0.5, 2.0)
+    second = LoadResult(np.array([0]), np.array([50.0]), np.array([53.0]), [b"c"], 0.25, 3.0)
+    joined = LoadResult.joined([first, second])
+    assert (joined.count, joined.seconds, joined.requests_per_s) == (3, 5.0, 0.6)
+    assert (joined.answers, joined.generator_cpu_s) == ([b"a", b"b", b"c"], 0.75)
+    assert joined.latency_ms(100) == 3000.0
+
+
+def test_processor_time_is_counted_in_turns_only() -> None:
+    meter = CpuMeter({"me": psutil.Process()})
+
+    def work() -> None:
+        until = time.process_time() + 0.1
+        while time.process_time() < until:
+            pass
+
+    work()
+    for _ in range(2):
+        with meter.running():
+            work()
+    assert 180.0 <= meter.milliseconds_per(1)["me"] <= 290.0
+    assert meter.milliseconds_per(2)["total"] == meter.milliseconds_per(1)["me"] / 2
